@@ -1,0 +1,13 @@
+# longshore_folder(name [DEPS lib...]): the library longshore_<name> of every .cc below the current folder.
+function(longshore_folder name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "\\.isa\\.cc$")
+  if(sources)
+    add_library(longshore_${name} STATIC ${sources})
+    target_link_libraries(longshore_${name} PUBLIC longshore_flags ${ARG_DEPS})
+  else()
+    add_library(longshore_${name} INTERFACE)
+    target_link_libraries(longshore_${name} INTERFACE longshore_flags ${ARG_DEPS})
+  endif()
+endfunction()

@@ -1,0 +1,29 @@
+# Flags that every target shares.
+add_library(longshore_flags INTERFACE)
+target_include_directories(longshore_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(longshore_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -fno-omit-frame-pointer)
+# The result of a sum must not depend on which code path the compiler contracted: FMA is used only where written.
+target_compile_options(longshore_flags INTERFACE -ffp-contract=off)
+
+if(LONGSHORE_SANITIZE STREQUAL "address")
+  target_compile_options(longshore_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all)
+  target_link_options(longshore_flags INTERFACE -fsanitize=address,undefined)
+elseif(LONGSHORE_SANITIZE STREQUAL "thread")
+  target_compile_options(longshore_flags INTERFACE -fsanitize=thread)
+  target_link_options(longshore_flags INTERFACE -fsanitize=thread)
+elseif(LONGSHORE_SANITIZE)
+  message(FATAL_ERROR "LONGSHORE_SANITIZE is '${LONGSHORE_SANITIZE}': use address, thread or nothing")
+endif()
+
+if(LONGSHORE_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "LONGSHORE_FUZZ needs clang (libFuzzer)")
+  endif()
+  target_compile_options(longshore_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+  target_link_options(longshore_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()

@@ -1,0 +1,77 @@
+// A checkpoint: the validated config and every tensor, memory-mapped. No computation.
+//
+// Ownership: the Checkpoint owns the mappings; views stay valid until it is destroyed. It moves, it does not copy.
+// Threading: const functions may be called from any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "base/tensor.h"
+#include "checkpoint/config.h"
+
+namespace longshore {
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const std::byte* data = nullptr;  // no alignment promise
+  int64_t bytes = 0;
+  std::string file;                 // shard, for messages
+};
+
+// Called while loading with bytes done and in total; from one thread.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+class Checkpoint {
+ public:
+  // model_dir in Hugging Face layout: config.json and model.safetensors or model.safetensors.index.json with shards.
+  // Headers are read and validated, data is mapped, not read. Errors: kModel, one line naming file, tensor and remedy.
+  static Result<Checkpoint> open(const std::string& model_dir);
+  // Generated weights of GLM-5.1's true shapes, "glm-5.1:dense=D,moe=M[,mtp=1]", in anonymous memory; deterministic in
+  // seed. threads: how many fill the memory. Errors: kUsage (specification), kMemory (with the numbers, before allocating),
+  // kCancelled.
+  static Result<Checkpoint> synthetic(std::string_view specification, uint64_t seed, int threads,
+                                      const LoadProgress& progress, const CancelToken& cancel);
+  ~Checkpoint();
+  Checkpoint(Checkpoint&&) noexcept;
+  Checkpoint& operator=(Checkpoint&&) noexcept;
+
+  [[nodiscard]] const GlmConfig& config() const;
+  [[nodiscard]] const std::string& where() const;  // directory or specification, for messages
+  // nullptr when absent.
+  [[nodiscard]] const TensorInfo* find(std::string_view name) const;
+  [[nodiscard]] const std::vector<TensorInfo>& tensors() const;  // by name, ascending
+  [[nodiscard]] int64_t total_bytes() const;
+
+  // The weight matrix `name` [out, in]; with a sibling `<name>_scale_inv` it must be FP8, without one F32, BF16 or F16.
+  // name ends in ".weight". Checks dtype, shape, the scales' shape and that all of them are finite. kModel.
+  [[nodiscard]] Result<WeightView> weight(std::string_view name, int64_t out, int64_t in) const;
+  // A vector of `size` floating-point numbers, converted to fp32. Non-finite numbers are refused. kModel.
+  [[nodiscard]] Result<std::vector<float>> vector(std::string_view name, int64_t size) const;
+
+  // Reads all mapped bytes once so that serving does not wait for the disk. kCancelled when cancelled, kIo when a page
+  // cannot be read.
+  Result<void> prefault(int threads, const LoadProgress& progress, const CancelToken& cancel) const;
+
+  // Everything `inspect` verifies: each tensor that the config demands is there with its shape and a supported dtype,
+  // scales fit and are finite, weights hold no NaN; tensors that nothing uses are listed. Reads all bytes.
+  struct Verification {
+    std::vector<std::string> problems;  // one line each; empty: sound
+    std::vector<std::string> unused;    // tensor names
+  };
+  [[nodiscard]] Result<Verification> verify(const LoadProgress& progress, const CancelToken& cancel) const;
+
+ private:
+  struct Impl;
+  explicit Checkpoint(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace longshore
