@@ -52,7 +52,7 @@ struct IndexKeyCacheView {
   [[nodiscard]] std::byte* key(int32_t page, int64_t position) const {
     return data + page * page_bytes(dtype, head_dim) + (position % kPageTokens) * head_dim * dtype_size(dtype);
   }
-  // kF8E4M3 only. 4-byte aligned when head_dim is a multiple of 4.
+  // kF8E4M3 only. 4-byte aligned as data is: a page's size is a multiple of 64 bytes.
   [[nodiscard]] float* scale(int32_t page, int64_t position) const {
     return reinterpret_cast<float*>(data + page * page_bytes(dtype, head_dim) + kPageTokens * head_dim) +
            position % kPageTokens;
