@@ -1,0 +1,169 @@
+#include "model/layer.h"
+
+#include <cmath>
+
+namespace longshore::model {
+namespace {
+
+void rms_norm(StepContext& step, ConstMatrixView x, const std::vector<float>& weight, float eps, MatrixView y) {
+  step.backend.rms_norm({.x = x, .weight = weight.data(), .eps = eps, .y = y});
+}
+
+void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixView y, bool accumulate = false) {
+  step.backend.linear({.x = x, .w = w, .y = y, .accumulate = accumulate});
+}
+
+}  // namespace
+
+std::vector<float> rope_inv_freq(float theta, int64_t rope_dim) {
+  std::vector<float> inv_freq;
+  for (int64_t i = 0; i < rope_dim / 2; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope_dim);
+    inv_freq.push_back(1.0F / std::pow(theta, exponent));
+  }
+  return inv_freq;
+}
+
+void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache, int64_t layer) {
+  const int64_t tokens = step.batch.tokens;
+  const MatrixView x = step.ws.x.first(tokens);
+  const MatrixView normed = step.ws.normed.first(tokens);
+  rms_norm(step, x, weights.input_norm, step.config.rms_norm_eps, normed);
+  run_attention(step, weights.attention, cache, layer);
+  rms_norm(step, x, weights.ffn_norm, step.config.rms_norm_eps, normed);
+  if (weights.dense) {
+    run_ffn(step, *weights.dense);
+  } else {
+    run_moe(step, *weights.moe, layer);
+  }
+  if (step.observer != nullptr) step.observer->on_hidden(layer, x);
+}
+
+void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache, int64_t layer) {
+  const GlmConfig& c = step.config;
+  const int64_t tokens = step.batch.tokens;
+  const int64_t qk = c.qk_head_dim();
+  Workspace& ws = step.ws;
+  const MatrixView normed = ws.normed.first(tokens);
+
+  linear(step, normed, weights.q_a, ws.q_lat_raw.first(tokens));
+  rms_norm(step, ws.q_lat_raw.first(tokens), weights.q_a_norm, kLatentNormEps, ws.q_lat.first(tokens));
+  linear(step, ws.q_lat.first(tokens), weights.q_b, ws.q_raw.first(tokens));
+  step.backend.rope({.x = ws.q_raw.first(tokens),
+                     .heads = c.num_heads,
+                     .head_dim = qk,
+                     .rope_offset = c.qk_nope_head_dim,
+                     .rope_dim = c.qk_rope_head_dim,
+                     .positions = step.batch.positions,
+                     .inv_freq = step.inv_freq.data(),
+                     .y = ws.q.first(tokens)});
+  linear(step, normed, weights.kv_a, ws.kv.first(tokens));
+  step.backend.latent_store({.kv = ws.kv.first(tokens),
+                             .kv_lora = c.kv_lora_rank,
+                             .rope_dim = c.qk_rope_head_dim,
+                             .norm_weight = weights.kv_a_norm.data(),
+                             .eps = kLatentNormEps,
+                             .inv_freq = step.inv_freq.data(),
+                             .batch = step.batch,
+                             .cache = cache.latent});
+  if (weights.indexer) run_indexer(step, *weights.indexer, cache, layer);
+
+  step.backend.head_linear({.x = ws.q.first(tokens),
+                            .x_head_stride = qk,
+                            .heads = c.num_heads,
+                            .w = weights.uk_t,
+                            .y = ws.q_c.first(tokens),
+                            .y_head_stride = c.kv_lora_rank});
+  step.backend.sparse_mla({.q_c = ws.q_c.first(tokens),
+                           .q = ws.q.first(tokens),
+                           .q_head_stride = qk,
+                           .q_rope_offset = c.qk_nope_head_dim,
+                           .heads = c.num_heads,
+                           .kv_lora = c.kv_lora_rank,
+                           .rope_dim = c.qk_rope_head_dim,
+                           .scale = 1.0F / std::sqrt(static_cast<float>(qk)),
+                           .batch = step.batch,
+                           .cache = cache.latent,
+                           .selected = ws.selected.first(tokens).row_as<int32_t>(0),
+                           .selected_stride = c.index_top_k,
+                           .counts = ws.counts.first(tokens).row_as<int32_t>(0),
+                           .o = ws.o_lat.first(tokens)});
+  step.backend.head_linear({.x = ws.o_lat.first(tokens),
+                            .x_head_stride = c.kv_lora_rank,
+                            .heads = c.num_heads,
+                            .w = weights.uv,
+                            .y = ws.o.first(tokens),
+                            .y_head_stride = c.v_head_dim});
+  linear(step, ws.o.first(tokens), weights.o, ws.x.first(tokens), /*accumulate=*/true);
+}
+
+void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache, int64_t layer) {
+  const GlmConfig& c = step.config;
+  const int64_t tokens = step.batch.tokens;
+  Workspace& ws = step.ws;
+  const MatrixView normed = ws.normed.first(tokens);
+  linear(step, normed, weights.wk, ws.index_k.first(tokens));
+  // Stored even while every token is chosen: the context may grow past index_topk.
+  step.backend.index_key_store({.k = ws.index_k.first(tokens),
+                                .rope_dim = c.qk_rope_head_dim,
+                                .norm_weight = weights.k_norm.data(),
+                                .norm_bias = weights.k_norm_bias.data(),
+                                .eps = kIndexNormEps,
+                                .inv_freq = step.inv_freq.data(),
+                                .batch = step.batch,
+                                .cache = cache.index});
+  kernels::IndexSelectParams select;
+  if (step.observer != nullptr) select.scores = step.observer->score_buffer(layer, tokens);
+  if (step.longest_context > c.index_top_k || select.scores.data != nullptr) {
+    select.q = ws.index_q.first(tokens);
+    select.head_weights = ws.index_weights.first(tokens);
+    linear(step, ws.q_lat.first(tokens), weights.wq_b, ws.index_q.first(tokens));
+    linear(step, normed, weights.weights_proj, ws.index_weights.first(tokens));
+  }
+  select.weight_scale = 1.0F / std::sqrt(static_cast<float>(c.index_num_heads));
+  select.heads = c.index_num_heads;
+  select.rope_dim = c.qk_rope_head_dim;
+  select.inv_freq = step.inv_freq.data();
+  select.batch = step.batch;
+  select.cache = cache.index;
+  select.top_k = c.index_top_k;
+  select.selected = ws.selected.first(tokens).row_as<int32_t>(0);
+  select.counts = ws.counts.first(tokens).row_as<int32_t>(0);
+  step.backend.index_select(select);
+  if (step.observer != nullptr) step.observer->on_selection(layer, ws.selected.first(tokens), select.counts);
+}
+
+void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
+  const GlmConfig& c = step.config;
+  const int64_t tokens = step.batch.tokens;
+  Workspace& ws = step.ws;
+  const MatrixView ids = ws.route_ids.first(tokens);
+  const MatrixView route_weights = ws.route_weights.first(tokens);
+  linear(step, ws.normed.first(tokens), weights.router, ws.router_logits.first(tokens));
+  step.backend.router({.logits = ws.router_logits.first(tokens),
+                       .bias = weights.bias.data(),
+                       .top_k = c.experts_per_token,
+                       .normalise = c.norm_topk_prob,
+                       .scale = c.routed_scaling_factor,
+                       .ids = ids.row_as<int32_t>(0),
+                       .weights = route_weights.row_as<float>(0)});
+  if (step.observer != nullptr) step.observer->on_routes(layer, ids, route_weights);
+  const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), c.experts_per_token};
+  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
+  if (weights.shared) run_ffn(step, *weights.shared);
+}
+
+void run_ffn(StepContext& step, const FfnWeights& weights) {
+  const int64_t tokens = step.batch.tokens;
+  const int64_t width = weights.gate.out;
+  Workspace& ws = step.ws;
+  const MatrixView gate = ws.gate.first(tokens).slice_cols(0, width);
+  const MatrixView up = ws.up.first(tokens).slice_cols(0, width);
+  const MatrixView ffn = ws.ffn.first(tokens).slice_cols(0, width);
+  linear(step, ws.normed.first(tokens), weights.gate, gate);
+  linear(step, ws.normed.first(tokens), weights.up, up);
+  step.backend.silu_mul({.gate = gate, .up = up, .y = ffn});
+  linear(step, ffn, weights.down, ws.x.first(tokens), /*accumulate=*/true);
+}
+
+}  // namespace longshore::model

@@ -1,0 +1,79 @@
+#include "model/workspace.h"
+
+#include <algorithm>
+#include <array>
+
+namespace longshore::model {
+namespace {
+
+struct Shape {
+  Activation Workspace::*member;
+  const char* name;
+  int64_t cols;
+  DType dtype;
+};
+
+std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
+  const int64_t ffn = std::max(c.intermediate_size, c.num_shared_experts * c.moe_intermediate_size);
+  constexpr DType kF32 = DType::kF32;
+  constexpr DType kI32 = DType::kI32;
+  return {{
+      {&Workspace::x, "residual stream", c.hidden_size, kF32},
+      {&Workspace::normed, "normed hidden states", c.hidden_size, act},
+      {&Workspace::q_lat_raw, "query latents before the norm", c.q_lora_rank, kF32},
+      {&Workspace::q_lat, "query latents", c.q_lora_rank, act},
+      {&Workspace::q_raw, "queries before rotation", c.num_heads * c.qk_head_dim(), kF32},
+      {&Workspace::q, "queries", c.num_heads * c.qk_head_dim(), act},
+      {&Workspace::kv, "latents", c.latent_width(), kF32},
+      {&Workspace::q_c, "absorbed queries", c.num_heads * c.kv_lora_rank, act},
+      {&Workspace::o_lat, "latent attention output", c.num_heads * c.kv_lora_rank, act},
+      {&Workspace::o, "attention output", c.num_heads * c.v_head_dim, act},
+      {&Workspace::index_k, "index keys", c.index_head_dim, kF32},
+      {&Workspace::index_q, "index queries", c.index_num_heads * c.index_head_dim, kF32},
+      {&Workspace::index_weights, "index head weights", c.index_num_heads, kF32},
+      {&Workspace::selected, "chosen positions", c.index_top_k, kI32},
+      {&Workspace::counts, "counts of chosen positions", 1, kI32},
+      {&Workspace::gate, "FFN gate", ffn, kF32},
+      {&Workspace::up, "FFN up", ffn, kF32},
+      {&Workspace::ffn, "FFN activation", ffn, act},
+      {&Workspace::router_logits, "router logits", c.num_experts, kF32},
+      {&Workspace::route_ids, "expert ids", c.experts_per_token, kI32},
+      {&Workspace::route_weights, "expert weights", c.experts_per_token, kF32},
+      {&Workspace::mtp_input, "MTP input", 2 * c.hidden_size, act},
+      {&Workspace::head_input, "head input", c.hidden_size, act},
+  }};
+}
+
+}  // namespace
+
+Result<Activation> Activation::create(int64_t max_tokens, int64_t cols, DType dtype, const char* name) {
+  Activation activation;
+  LS_TRY(activation.buffer_, device::Buffer::allocate(max_tokens * cols * dtype_size(dtype), name));
+  activation.dtype_ = dtype;
+  activation.max_tokens_ = max_tokens;
+  activation.cols_ = cols;
+  return activation;
+}
+
+MatrixView Activation::first(int64_t tokens) const {
+  LS_CHECK_MSG(tokens >= 0 && tokens <= max_tokens_, "{} tokens in a workspace of {}", tokens, max_tokens_);
+  return {buffer_.data(), dtype_, tokens, cols_, cols_};
+}
+
+Result<Workspace> Workspace::create(const GlmConfig& config, const kernels::Backend& backend, int64_t max_tokens) {
+  LS_CHECK(max_tokens >= 1);
+  Workspace workspace;
+  workspace.max_tokens = max_tokens;
+  for (const Shape& shape : shapes(config, backend.activation_dtype())) {
+    LS_TRY(workspace.*shape.member, Activation::create(max_tokens, shape.cols, shape.dtype, shape.name));
+  }
+  return workspace;
+}
+
+int64_t Workspace::bytes(const GlmConfig& config, DType act, int64_t max_tokens) {
+  int64_t bytes = 0;
+  for (const Shape& shape : shapes(config, act)) bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
+  return bytes;
+}
+
+}  // namespace longshore::model

@@ -1,0 +1,58 @@
+// The activations of one step, allocated once for the longest step. Reused by every layer.
+#pragma once
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "checkpoint/config.h"
+#include "device/buffer.h"
+#include "kernels/backend.h"
+
+namespace longshore::model {
+
+// One named activation [max_tokens, cols]; first(tokens) gives the rows of this step.
+class Activation {
+ public:
+  static Result<Activation> create(int64_t max_tokens, int64_t cols, DType dtype, const char* name);
+  [[nodiscard]] MatrixView first(int64_t tokens) const;
+
+ private:
+  device::Buffer buffer_;
+  DType dtype_ = DType::kF32;
+  int64_t max_tokens_ = 0;
+  int64_t cols_ = 0;
+};
+
+// act: the backend's activation dtype.
+struct Workspace {
+  static Result<Workspace> create(const GlmConfig& config, const kernels::Backend& backend, int64_t max_tokens);
+
+  int64_t max_tokens = 0;
+  Activation x;              // [T, hidden] fp32: the residual stream
+  Activation normed;         // [T, hidden] act
+  Activation q_lat_raw;      // [T, q_lora] fp32
+  Activation q_lat;          // [T, q_lora] act
+  Activation q_raw;          // [T, heads * qk_head_dim] fp32
+  Activation q;              // [T, heads * qk_head_dim] act, rotated
+  Activation kv;             // [T, kv_lora + rope] fp32
+  Activation q_c;            // [T, heads * kv_lora] act
+  Activation o_lat;          // [T, heads * kv_lora] act
+  Activation o;              // [T, heads * v] act
+  Activation index_k;        // [T, index_dim] fp32
+  Activation index_q;        // [T, index_heads * index_dim] fp32
+  Activation index_weights;  // [T, index_heads] fp32
+  Activation selected;       // [T, index_top_k] int32: stays between layers for IndexShare
+  Activation counts;         // [T, 1] int32
+  Activation gate;           // [T, widest FFN] fp32
+  Activation up;             // [T, widest FFN] fp32
+  Activation ffn;            // [T, widest FFN] act
+  Activation router_logits;  // [T, experts] fp32
+  Activation route_ids;      // [T, experts_per_token] int32
+  Activation route_weights;  // [T, experts_per_token] fp32
+  Activation mtp_input;      // [T, 2 * hidden] act
+  Activation head_input;     // [T, hidden] act: rows whose logits are wanted
+
+  [[nodiscard]] static int64_t bytes(const GlmConfig& config, DType act, int64_t max_tokens);
+};
+
+}  // namespace longshore::model
