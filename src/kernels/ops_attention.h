@@ -40,6 +40,7 @@ struct IndexKeyStoreParams {
 // with the highest
 //   score(s) = sum_h head_weights[t, h] * weight_scale * relu(q[t, h] . key[s] * head_dim^-0.5),
 // equal scores: lower position first. Output positions ascend, so equal sets are equal arrays.
+// q and head_weights of a token with at most top_k positions are not read unless scores are wanted.
 // The keys of positions 0..positions[t] are in the cache already. Rope (first rope_dim columns of each head) and, for FP8
 // caches, the Hadamard rotation are applied to q here.
 struct IndexSelectParams {

@@ -114,9 +114,10 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
                                 .cache = cache.index});
   kernels::IndexSelectParams select;
   if (step.observer != nullptr) select.scores = step.observer->score_buffer(layer, tokens);
+  select.q = ws.index_q.first(tokens);
+  select.head_weights = ws.index_weights.first(tokens);
+  // Otherwise every token sees all there is: nothing is scored and the queries are not read.
   if (step.longest_context > c.index_top_k || select.scores.data != nullptr) {
-    select.q = ws.index_q.first(tokens);
-    select.head_weights = ws.index_weights.first(tokens);
     linear(step, ws.q_lat.first(tokens), weights.wq_b, ws.index_q.first(tokens));
     linear(step, normed, weights.weights_proj, ws.index_weights.first(tokens));
   }

@@ -1,0 +1,63 @@
+// From logits to the next token.
+//
+// Order: logit bias, repetition, presence and frequency penalties, logprobs of the result (before temperature, as OpenAI
+// reports them), temperature, top-k, top-p, min-p, draw. Greedy (temperature 0): the highest, lower id wins ties.
+// Penalties: repetition (CTRL, arXiv 1909.05858) over prompt and output; presence and frequency (OpenAI) over output.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+
+namespace longshore::engine {
+
+struct SamplingParams {
+  float temperature = 1;         // 0: greedy
+  int32_t top_k = -1;            // -1 or 0: off
+  float top_p = 1;               // (0, 1]
+  float min_p = 0;               // [0, 1)
+  float repetition_penalty = 1;  // > 0
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  uint64_t seed = 0;
+  int32_t top_logprobs = -1;     // -1: no logprobs; n: the token's own and the n highest
+
+  // kUsage naming the field and its range.
+  [[nodiscard]] Result<void> validate(int64_t vocab_size) const;
+};
+
+struct Sampled {
+  int32_t id = 0;
+  float logprob = 0;                                   // where asked for
+  std::vector<std::pair<int32_t, float>> top_logprobs;  // descending
+};
+
+// One sequence's sampler. Deterministic in (seed, number of draws so far). Threading: one thread.
+class Sampler {
+ public:
+  // prompt: for the repetition penalty.
+  Sampler(SamplingParams params, std::span<const int32_t> prompt);
+
+  // logits [vocab] fp32, overwritten. banned: ids that must not be chosen (stop tokens before min_tokens).
+  Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {});
+  // Counts a token as generated: the one just drawn, or one that was forced.
+  void accept(int32_t id);
+
+ private:
+  void penalise(std::span<float> logits) const;
+  int32_t draw(std::span<const float> logits);
+  double uniform();
+
+  SamplingParams params_;
+  uint64_t draws_ = 0;
+  std::unordered_map<int32_t, int32_t> output_counts_;
+  std::vector<int32_t> prompt_ids_;  // distinct
+  std::vector<std::pair<float, int32_t>> candidates_;  // scratch
+};
+
+}  // namespace longshore::engine
