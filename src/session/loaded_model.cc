@@ -1,0 +1,71 @@
+#include "session/loaded_model.h"
+
+#include <algorithm>
+
+namespace longshore::session {
+namespace {
+
+Result<std::unique_ptr<kernels::Backend>> make_backend(const LoadOptions& options, ThreadPool& pool) {
+  if (options.precision == Precision::kReference) return kernels::make_reference_backend(pool);
+  return kernels::make_cpu_backend(pool, options.cpu_isa);
+}
+
+Result<Checkpoint> open_checkpoint(const LoadOptions& options, int threads, const LoadProgress& progress,
+                                   const CancelToken& cancel) {
+  if (options.synthetic.empty()) return Checkpoint::open(options.model);
+  return Checkpoint::synthetic(options.synthetic, options.seed, threads, progress, cancel);
+}
+
+Result<int64_t> choose_context(const LoadOptions& options, const GlmConfig& config) {
+  if (options.context_length == 0) return std::min(config.max_positions, kDefaultContext);
+  if (options.context_length < 0 || options.context_length > config.max_positions) {
+    return fail(ErrorKind::kUsage, "--context-length {}: the model has {} positions", options.context_length,
+                config.max_positions);
+  }
+  return options.context_length;
+}
+
+Result<void> load_text(LoadedModel& loaded) {
+  const std::string& dir = loaded.options.model;
+  LS_TRY(loaded.tokenizer, text::Tokenizer::load(dir + "/tokenizer.json"));
+  if (loaded.tokenizer->vocab_size() > loaded.checkpoint->config().vocab_size) {
+    return fail(ErrorKind::kModel, "{}/tokenizer.json: {} tokens, and config.json's vocab_size is {}: they belong to different models",
+                dir, loaded.tokenizer->vocab_size(), loaded.checkpoint->config().vocab_size);
+  }
+  LS_TRY(loaded.chat_template, text::ChatTemplate::load(dir));
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options, const LoadProgress& progress,
+                                                       const CancelToken& cancel) {
+  auto loaded = std::make_unique<LoadedModel>();
+  loaded->options = options;
+  const int threads = options.threads > 0 ? options.threads : available_cpus();
+  loaded->pool = std::make_unique<ThreadPool>(threads, /*pin=*/true);
+  LS_TRY(Checkpoint checkpoint, open_checkpoint(options, threads, progress, cancel));
+  loaded->checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
+  const GlmConfig& config = loaded->checkpoint->config();
+  LS_TRY(const int64_t context, choose_context(options, config));
+  if (options.with_text && options.synthetic.empty()) {
+    LS_TRY_VOID(load_text(*loaded));
+    LS_TRY(loaded->defaults, load_generation_defaults(options.model, config));
+  }
+  LS_TRY(loaded->backend, make_backend(options, *loaded->pool));
+  const int64_t chunk = std::min(options.chunk, context);
+  LS_TRY(loaded->model, model::Model::create(*loaded->checkpoint, *loaded->backend, chunk));
+  if (options.with_mtp) {
+    if (config.num_mtp_layers == 0) {
+      return fail(ErrorKind::kUsage, "{} has no MTP layer (num_nextn_predict_layers is 0)", loaded->checkpoint->where());
+    }
+    LS_TRY(loaded->mtp, model::Mtp::create(*loaded->checkpoint, *loaded->model, *loaded->backend, chunk));
+  }
+  loaded->layout = model::KvLayout::of(config, *loaded->backend, options.with_mtp);
+  if (options.synthetic.empty()) LS_TRY_VOID(loaded->checkpoint->prefault(threads, progress, cancel));
+  LS_TRY(loaded->generator, engine::Generator::create(*loaded->model, loaded->layout,
+                                                      {.context_length = context, .chunk = chunk}));
+  return loaded;
+}
+
+}  // namespace longshore::session
