@@ -39,6 +39,11 @@ class Checkpoint {
   // kCancelled.
   static Result<Checkpoint> synthetic(std::string_view specification, uint64_t seed, int threads,
                                       const LoadProgress& progress, const CancelToken& cancel);
+  // Generated weights for any config: FP8 linears, everything else in the dtypes of the hub's GLM-5.1-FP8. where: a
+  // name for messages. kMemory, kCancelled.
+  static Result<Checkpoint> synthetic_from_config(const GlmConfig& config, const std::string& where, uint64_t seed,
+                                                  int threads, const LoadProgress& progress,
+                                                  const CancelToken& cancel);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -56,12 +61,18 @@ class Checkpoint {
   // A vector of `size` floating-point numbers, converted to fp32. Non-finite numbers are refused. kModel.
   [[nodiscard]] Result<std::vector<float>> vector(std::string_view name, int64_t size) const;
 
+  // Whether every tensor that the config demands is there with its shape, a supported dtype and fitting scales, from the
+  // headers alone: one line per problem, empty when sound. unused, unless null, receives the names of tensors that the
+  // config does not demand. Callers that compute should ask before they load: weight() finds the same faults one by one.
+  [[nodiscard]] std::vector<std::string> check_layout(std::vector<std::string>* unused = nullptr) const;
+
   // Reads all mapped bytes once so that serving does not wait for the disk. kCancelled when cancelled, kIo when a page
   // cannot be read.
   Result<void> prefault(int threads, const LoadProgress& progress, const CancelToken& cancel) const;
 
   // Everything `inspect` verifies: each tensor that the config demands is there with its shape and a supported dtype,
-  // scales fit and are finite, weights hold no NaN; tensors that nothing uses are listed. Reads all bytes.
+  // scales fit and are finite, no tensor holds NaN or infinity; tensors that nothing uses are listed. Reads all bytes,
+  // on all CPUs. kCancelled, kIo.
   struct Verification {
     std::vector<std::string> problems;  // one line each; empty: sound
     std::vector<std::string> unused;    // tensor names
@@ -71,6 +82,10 @@ class Checkpoint {
  private:
   struct Impl;
   explicit Checkpoint(std::unique_ptr<Impl> impl);
+  static Result<void> add_shard(Impl& impl, const std::string& path);
+  [[nodiscard]] Result<WeightView> view(std::string_view name, int64_t out, int64_t in) const;
+  [[nodiscard]] Result<void> populate(const TensorInfo& tensor, int64_t begin, int64_t bytes) const;
+
   std::unique_ptr<Impl> impl_;
 };
 

@@ -48,6 +48,9 @@ struct GlmConfig {
   int64_t quant_block_rows = 128;        // quantization_config.weight_block_size
   int64_t quant_block_cols = 128;
 
+  // Keys of the file that longshore does not know, for a warning: each may or may not change the mathematics.
+  std::vector<std::string> unknown_keys;
+
   [[nodiscard]] int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   [[nodiscard]] int64_t latent_width() const { return kv_lora_rank + qk_rope_head_dim; }
   [[nodiscard]] bool is_moe(int64_t layer) const { return layer >= first_k_dense; }
