@@ -1,1 +1,47 @@
-int main() { return 0; }
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <utility>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+
+int main(int argc, char** argv) {
+  using namespace longshore::cli;  // NOLINT(google-build-using-namespace): main only
+  CLI::App app("longshore runs GLM-5.1 (glm_moe_dsa) checkpoints on one machine.");
+  app.set_version_flag("--version", LONGSHORE_VERSION);
+  app.require_subcommand(1);
+  struct Command {
+    const char* name;
+    const char* description;
+    Run (*add)(CLI::App&);
+  };
+  const std::vector<Command> commands = {
+      {"chat", "talk in the terminal", add_chat},
+      {"generate", "complete a prompt, or a file of prompts", add_generate},
+      {"inspect", "config, tensors, sizes; verifies the checkpoint", add_inspect},
+      {"eval", "exact-match accuracy per task", add_eval},
+      {"logits", "logits of given token ids, as safetensors", add_logits},
+      {"tokenize", "JSON strings in, JSON arrays of ids out, a line each", add_tokenize},
+      {"render", "chat requests in, prompts out, as JSON, a line each", add_render},
+      {"bench", "measures speed against the machine's ceilings", add_bench},
+  };
+  std::vector<std::pair<CLI::App*, Run>> runs;
+  for (const Command& command : commands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.description);
+    runs.emplace_back(sub, command.add(*sub));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::fprintf(stderr, "longshore: %s (see --help)\n", error.what());
+    return 2;
+  }
+  install_interrupt_handler();
+  for (const auto& [sub, run] : runs) {
+    if (sub->parsed()) return run();
+  }
+  return 2;
+}

@@ -1,0 +1,22 @@
+// One function per command: adds its flags to the app and returns what runs when the command was given.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+
+namespace longshore::cli {
+
+// Returns the process's exit code.
+using Run = std::function<int()>;
+
+Run add_chat(CLI::App& command);
+Run add_generate(CLI::App& command);
+Run add_inspect(CLI::App& command);
+Run add_eval(CLI::App& command);
+Run add_logits(CLI::App& command);
+Run add_tokenize(CLI::App& command);
+Run add_render(CLI::App& command);
+Run add_bench(CLI::App& command);
+
+}  // namespace longshore::cli

@@ -1,0 +1,124 @@
+#include "cli/options.h"
+
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <random>
+
+#include <unistd.h>
+
+#include "cli/progress.h"
+
+namespace longshore::cli {
+namespace {
+
+CancelToken g_interrupt;
+
+void on_signal(int signal) {
+  if (g_interrupt.cancelled()) _exit(128 + signal);
+  g_interrupt.cancel();
+}
+
+}  // namespace
+
+void ModelFlags::add_to(CLI::App& command) {
+  command.add_option("MODEL,--model,--model-path", model, "model directory in Hugging Face layout");
+  command.add_option("--synthetic", synthetic, "generated weights instead: glm-5.1:dense=D,moe=M")->type_name("SPEC");
+  command.add_option("--precision", precision, "arithmetic: reference (fp32) or production (bf16 activations)")
+      ->capture_default_str();
+  command.add_option("--device", device, "cpu or auto; this build has no CUDA backend")->capture_default_str();
+  command.add_option("--cpu-isa", cpu_isa, "auto, generic, avx2 or avx512")->capture_default_str();
+  command.add_option("--threads", threads, "threads that compute; 0: all CPUs")->capture_default_str();
+  command.add_option("--context-length", context_length, "tokens of prompt and answer; 0: the model's, at most 32768")
+      ->capture_default_str();
+  command.add_option("--chunked-prefill-size", chunk, "prompt tokens of one step")->capture_default_str();
+}
+
+Result<session::LoadOptions> ModelFlags::load_options() const {
+  if (model.empty() == synthetic.empty()) {
+    return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
+  }
+  if (device != "cpu" && device != "auto") {
+    return fail(ErrorKind::kUsage, "--device {}: this build has no such backend; use cpu or auto", device);
+  }
+  if (threads < 0 || threads > 1024) return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", threads);
+  if (chunk < 1 || chunk > 65536) return fail(ErrorKind::kUsage, "--chunked-prefill-size {}: use 1 to 65536", chunk);
+  session::LoadOptions options;
+  if (precision == "reference") {
+    options.precision = session::Precision::kReference;
+  } else if (precision != "production") {
+    return fail(ErrorKind::kUsage, "--precision {}: use reference or production", precision);
+  }
+  options.model = model;
+  options.synthetic = synthetic;
+  options.cpu_isa = cpu_isa;
+  options.threads = threads;
+  options.context_length = context_length;
+  options.chunk = chunk;
+  return options;
+}
+
+void SamplingFlags::add_to(CLI::App& command) {
+  command.add_option("--max-tokens", max_tokens, "tokens of the answer; -1: as many as fit")->capture_default_str();
+  command.add_option("--temperature", temperature, "0: greedy");
+  command.add_option("--top-p", top_p);
+  command.add_option("--top-k", top_k, "-1: off");
+  command.add_option("--min-p", min_p);
+  command.add_option("--repetition-penalty", repetition_penalty);
+  command.add_option("--presence-penalty", presence_penalty);
+  command.add_option("--frequency-penalty", frequency_penalty);
+  command.add_option("--seed", seed);
+}
+
+engine::SamplingParams SamplingFlags::merge(const engine::SamplingParams& defaults) const {
+  engine::SamplingParams params = defaults;
+  params.temperature = temperature.value_or(defaults.temperature);
+  params.top_p = top_p.value_or(defaults.top_p);
+  params.top_k = top_k.value_or(defaults.top_k);
+  params.min_p = min_p.value_or(defaults.min_p);
+  params.repetition_penalty = repetition_penalty.value_or(defaults.repetition_penalty);
+  params.presence_penalty = presence_penalty.value_or(defaults.presence_penalty);
+  params.frequency_penalty = frequency_penalty.value_or(defaults.frequency_penalty);
+  params.seed = seed ? *seed : std::random_device{}();
+  return params;
+}
+
+Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& options) {
+  ByteProgress bar(options.synthetic.empty() ? "loading" : "generating weights");
+  auto loaded = session::LoadedModel::load(
+      options, [&](int64_t done, int64_t total) { bar.update(done, total); }, interrupt_token());
+  bar.finish();
+  if (!loaded) return loaded;
+  for (const std::string& key : (*loaded)->checkpoint->config().unknown_keys) {
+    std::fprintf(stderr, "longshore: warning: %s/config.json: the key %s is not known and not used\n",
+                 (*loaded)->checkpoint->where().c_str(), key.c_str());
+  }
+  return loaded;
+}
+
+CancelToken& interrupt_token() { return g_interrupt; }
+
+void install_interrupt_handler() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  // A reader that goes away is an error of write(), not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int report(const Error& error) {
+  std::fprintf(stderr, "longshore: %s\n", error.message.c_str());
+  return exit_code(error.kind);
+}
+
+Result<std::string> read_input(const std::string& path) {
+  if (path == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) return fail(ErrorKind::kUsage, "{}: cannot read it: check the path", path);
+  return std::string(std::istreambuf_iterator<char>(stream), {});
+}
+
+}  // namespace longshore::cli

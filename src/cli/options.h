@@ -1,0 +1,58 @@
+// Flags that several commands share. Names and defaults follow SGLang where the meaning is the same.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "engine/sampler.h"
+#include "session/loaded_model.h"
+
+namespace longshore::cli {
+
+// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --context-length, --chunked-prefill-size.
+struct ModelFlags {
+  std::string model;
+  std::string synthetic;
+  std::string precision = "production";
+  std::string device = "auto";
+  std::string cpu_isa = "auto";
+  int threads = 0;
+  int64_t context_length = 0;
+  int64_t chunk = 512;
+
+  void add_to(CLI::App& command);
+  [[nodiscard]] Result<session::LoadOptions> load_options() const;
+};
+
+// --temperature, --top-p, ...: what is not given comes from the checkpoint's generation_config.json.
+struct SamplingFlags {
+  std::optional<float> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+  std::optional<int32_t> top_k;
+  std::optional<uint64_t> seed;
+  int64_t max_tokens = -1;
+
+  void add_to(CLI::App& command);
+  // A seed that was not given is drawn from the system.
+  [[nodiscard]] engine::SamplingParams merge(const engine::SamplingParams& defaults) const;
+};
+
+// Loads with a progress bar on stderr when that is a terminal. Warns of config keys that are not known.
+Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& options);
+
+// The token that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once.
+[[nodiscard]] CancelToken& interrupt_token();
+void install_interrupt_handler();
+
+// Prints "longshore: message" to stderr and gives the exit code.
+[[nodiscard]] int report(const Error& error);
+
+// A whole file, or standard input for "-". kUsage.
+Result<std::string> read_input(const std::string& path);
+
+}  // namespace longshore::cli

@@ -1,0 +1,39 @@
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "session/chat_request.h"
+#include "text/chat_template.h"
+
+namespace longshore::cli {
+namespace {
+
+Result<void> render(const std::string& model) {
+  LS_TRY(const text::ChatTemplate chat_template, text::ChatTemplate::load(model));
+  std::string line;
+  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+    const text::Json request = text::Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    auto variables = session::template_variables(request);
+    if (!variables) return fail(variables.error().kind, "line {}: {}", number, variables.error().message);
+    auto prompt = chat_template.render(*variables);
+    if (!prompt) return fail(prompt.error().kind, "line {}: {}", number, prompt.error().message);
+    std::cout << text::Json(*prompt).dump() << '\n' << std::flush;
+    if (interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped at line {}", number);
+  }
+  return {};
+}
+
+}  // namespace
+
+Run add_render(CLI::App& command) {
+  auto model = std::make_shared<std::string>();
+  command.add_option("MODEL", *model, "model directory")->required();
+  return [model] {
+    const auto done = render(*model);
+    return done ? 0 : report(done.error());
+  };
+}
+
+}  // namespace longshore::cli
