@@ -41,6 +41,23 @@ TEST(Synthetic, HoldsWhatTheConfigDemandsAndNothingElse) {
   EXPECT_TRUE(checkpoint->prefault(1, {}, CancelToken()));
 }
 
+TEST(Synthetic, VerifyReadsToTheLastElementOfLargeTensors) {
+  GlmConfig config = small_config();
+  config.vocab_size = 100'000;
+  const auto checkpoint =
+      Checkpoint::synthetic_from_config(config, "large", 1, 2, {}, CancelToken());
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const TensorInfo* head = checkpoint->find("lm_head.weight");
+  ASSERT_EQ(head->bytes, 100'000 * 128 * 2);
+  // Generated memory is writable.
+  const uint16_t nan = 0x7FC0;
+  std::memcpy(const_cast<std::byte*>(head->data) + head->bytes - 2, &nan, 2);
+  const auto verification = checkpoint->verify({}, CancelToken());
+  ASSERT_TRUE(verification);
+  EXPECT_THAT(verification->problems, ::testing::ElementsAre(::testing::HasSubstr(
+                                          "lm_head.weight: element [99999, 127] is not finite")));
+}
+
 TEST(Synthetic, UsesTheDtypesOfTheHubCheckpoint) {
   const auto checkpoint = make(1, 2);
   const auto real = Checkpoint::open(testing::conformance("conf-fp8"));
