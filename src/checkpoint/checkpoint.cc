@@ -106,7 +106,7 @@ int64_t Checkpoint::total_bytes() const {
   return impl_->total_bytes;
 }
 
-// The view without a look at the scales' values.
+// The view from the headers alone, without the scales' place.
 Result<WeightView> Checkpoint::view(std::string_view name, int64_t out, int64_t in) const {
   LS_CHECK_MSG(name.ends_with(".weight"), "{}", name);
   const TensorInfo* tensor = find(name);
@@ -151,18 +151,18 @@ Result<WeightView> Checkpoint::view(std::string_view name, int64_t out, int64_t 
                 label(*scale), show_shape(scale->shape), show_shape(tensor->shape),
                 show_shape(scale_shape), view.block_rows, view.block_cols);
   }
-  view.scale = impl_->scales_of(*scale);
   return view;
 }
 
 Result<WeightView> Checkpoint::weight(std::string_view name, int64_t out, int64_t in) const {
-  LS_TRY(const WeightView weight, view(name, out, in));
-  if (weight.scale == nullptr) return weight;
+  LS_TRY(WeightView weight, view(name, out, in));
+  if (weight.dtype != DType::kF8E4M3) return weight;
+  const TensorInfo& scale = *find(fmt::format("{}{}", name, kScaleSuffix));
+  weight.scale = impl_->scales_of(scale);
   const int64_t count = ceil_div(out, weight.block_rows) * weight.scale_stride;
   const auto bad =
       find_not_finite(reinterpret_cast<const std::byte*>(weight.scale), DType::kF32, count);
   if (!bad) return weight;
-  const TensorInfo& scale = *find(fmt::format("{}{}", name, kScaleSuffix));
   return fail(ErrorKind::kModel,
               "{}: the scale of block [{}, {}] is not finite; download the checkpoint again",
               label(scale), *bad / weight.scale_stride, *bad % weight.scale_stride);

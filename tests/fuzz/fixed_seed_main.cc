@@ -1,6 +1,8 @@
-// Runs a fuzz target without libFuzzer: every file of the corpus, then a fixed sequence of mutations of them.
+// Runs a fuzz target without libFuzzer: every file of the corpus, then a fixed sequence of
+// mutations of them.
 //
-// usage: <target> CORPUS_DIRECTORY. Fails when the corpus is missing or empty; a finding ends the process.
+// usage: <target> CORPUS_DIRECTORY. Fails when the corpus is missing or empty; a finding ends the
+// process.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -47,7 +49,9 @@ std::vector<Input> read_corpus(const std::string& directory) {
   return corpus;
 }
 
-size_t below(Random& random, size_t limit) { return limit == 0 ? 0 : random() % limit; }
+size_t below(Random& random, size_t limit) {
+  return limit == 0 ? 0 : random() % limit;
+}
 
 // A random stretch [first, second) of an input of this size.
 std::pair<size_t, size_t> stretch(Random& random, size_t size) {
