@@ -207,16 +207,15 @@ void CpuBackend::sparse_mla(const SparseMlaParams& p) {
   validate(p);
   LS_CHECK(p.cache.dtype == DType::kBF16);
   const int64_t tokens = p.o.rows;
-  int64_t heads = p.heads;
-  while (tokens * ceil_div(p.heads, heads) < 4 * pool_.size() && heads > kFewestHeads) {
-    heads = std::max(kFewestHeads, ceil_div(heads, 2));
-  }
-  const int64_t parts = ceil_div(p.heads, heads);
+  // Never fewer than kFewestHeads in a part, whatever the number of threads, so that the sums stay
+  // the same.
+  int64_t parts = 1;
+  while (tokens * parts < 4 * pool_.size() && parts * 2 <= p.heads / kFewestHeads) parts *= 2;
   pool_.parallel_for(tokens * parts, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t head = item % parts * heads;
-      attend_heads(p, item / parts, head, std::min(heads, p.heads - head),
-                   workers_[static_cast<size_t>(worker)]);
+      const int64_t head = p.heads * (item % parts) / parts;
+      const int64_t next = p.heads * (item % parts + 1) / parts;
+      attend_heads(p, item / parts, head, next - head, workers_[static_cast<size_t>(worker)]);
     }
   });
 }

@@ -81,7 +81,8 @@ struct KernelTable {
   void (*divide)(const float* x, float total, int64_t n, StoreMode mode, void* y);
 };
 
-[[nodiscard]] constexpr int64_t padded_segment(int64_t segment) {
+// Forced inline as in format/codec.h.
+[[nodiscard, gnu::always_inline]] inline constexpr int64_t padded_segment(int64_t segment) {
   return (segment + kInputPad - 1) / kInputPad * kInputPad;
 }
 
