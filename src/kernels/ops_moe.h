@@ -28,8 +28,8 @@ struct ExpertView {
 };
 
 // y[t] += sum over i of weights[t, i] * down_e(silu(gate_e x[t]) * up_e x[t]), e = ids[t, i], added in order of i.
-// The sum of one token does not depend on which other tokens are in the batch. An id of -1 is a route that is computed
-// elsewhere: it is skipped.
+// The order of one token's sum does not depend on which other tokens are in the batch. An id of -1 is a route that is
+// computed elsewhere: it is skipped. All experts of a call have the same shapes; their dtypes may differ.
 struct ExpertsParams {
   ConstMatrixView x;                    // [tokens, hidden] act
   const int32_t* ids = nullptr;         // [tokens, top_k], in [0, experts) or -1

@@ -210,11 +210,15 @@ void validate(const ExpertsParams& p) {
   const int64_t routes = p.x.rows * p.top_k;
   if (routes == 0) return;
   LS_CHECK(p.ids != nullptr && p.weights != nullptr && p.experts != nullptr);
+  int64_t intermediate = 0;
   for (int64_t r = 0; r < routes; ++r) {
     const int32_t id = p.ids[r];
     LS_CHECK_MSG(id >= -1 && id < p.num_experts, "expert {} of {}", id, p.num_experts);
     if (id < 0) continue;
     const ExpertView& expert = p.experts[id];
+    if (intermediate == 0) intermediate = expert.gate.out;
+    LS_CHECK_MSG(expert.gate.out == intermediate, "experts of {} and {} columns", intermediate,
+                 expert.gate.out);
     check_weight(expert.gate, expert.gate.out, p.x.cols);
     check_weight(expert.up, expert.gate.out, p.x.cols);
     check_weight(expert.down, p.x.cols, expert.gate.out);

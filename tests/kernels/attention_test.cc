@@ -1,0 +1,478 @@
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "kernels/format/bf16.h"
+#include "kernels/format/e4m3.h"
+#include "kernels/format/hadamard.h"
+#include "tests/kernels/batch.h"
+#include "tests/kernels/support.h"
+
+namespace longshore::kernels {
+namespace {
+
+std::vector<float> frequencies(int64_t rope_dim) {
+  std::vector<float> inv_freq;
+  for (int64_t i = 0; i < rope_dim; i += 2) {
+    inv_freq.push_back(std::pow(1e4f, -static_cast<float>(i) / static_cast<float>(rope_dim)));
+  }
+  return inv_freq;
+}
+
+void rotate(double* x, int32_t position, const std::vector<float>& inv_freq) {
+  for (size_t i = 0; i < inv_freq.size(); ++i) {
+    const double angle = static_cast<float>(position) * inv_freq[i];
+    const double a = x[2 * i];
+    const double b = x[2 * i + 1];
+    x[2 * i] = a * std::cos(angle) - b * std::sin(angle);
+    x[2 * i + 1] = b * std::cos(angle) + a * std::sin(angle);
+  }
+}
+
+void hadamard(double* x, int64_t n) {
+  std::vector<float> values(x, x + n);
+  hadamard_rotate(values.data(), n);
+  std::copy(values.begin(), values.end(), x);
+}
+
+// Latent and index-key caches, filled with NaN patterns.
+struct Latents {
+  Latents(DType dtype, int64_t pages, int64_t width)
+      : bytes(static_cast<size_t>(pages * kPageTokens * width * dtype_size(dtype)),
+              std::byte{0xff}),
+        view{bytes.data(), dtype, width} {}
+  [[nodiscard]] double at(int32_t page, int64_t position, int64_t i) const {
+    const std::byte* token = view.token(page, position);
+    if (view.dtype == DType::kF32) {
+      float value;
+      std::memcpy(&value, token + 4 * i, 4);
+      return value;
+    }
+    uint16_t code;
+    std::memcpy(&code, token + 2 * i, 2);
+    return bf16_to_float(code);
+  }
+  std::vector<std::byte> bytes;
+  LatentCacheView view;
+};
+
+struct Keys {
+  Keys(DType dtype, int64_t pages, int64_t head_dim)
+      : bytes(static_cast<size_t>(pages * IndexKeyCacheView::page_bytes(dtype, head_dim)),
+              std::byte{0xff}),
+        view{bytes.data(), dtype, head_dim} {}
+  [[nodiscard]] double at(int32_t page, int64_t position, int64_t i) const {
+    const std::byte* key = view.key(page, position);
+    if (view.dtype == DType::kF8E4M3) {
+      return e4m3_decode(static_cast<uint8_t>(key[i])) * *view.scale(page, position);
+    }
+    float value;
+    std::memcpy(&value, key + 4 * i, 4);
+    return value;
+  }
+  std::vector<std::byte> bytes;
+  IndexKeyCacheView view;
+};
+
+class Attention : public BackendTest {
+ protected:
+  // Both for the reference, which judges the others; its own for production.
+  [[nodiscard]] std::vector<DType> latent_types() const {
+    if (is_reference()) return {DType::kF32, DType::kBF16};
+    return {DType::kBF16};
+  }
+  [[nodiscard]] std::vector<DType> key_types() const {
+    if (is_reference()) return {DType::kF32, DType::kF8E4M3};
+    return {DType::kF8E4M3};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, Attention, kAllBackends,
+                         [](const auto& info) { return info.param; });
+
+TEST_P(Attention, LatentStoreNormsRotatesAndFindsItsSlot) {
+  for (const auto& [kv_lora, rope] : {std::pair<int64_t, int64_t>{512, 64}, {40, 16}, {7, 2}}) {
+    for (DType dtype : latent_types()) {
+      const Batch batch(random, {130, 3, 65}, {70, 3, 1});
+      Latents cache(dtype, batch.pages(), kv_lora + rope);
+      Matrix kv = Matrix::random(random, DType::kF32, batch.tokens(), kv_lora + rope, 2);
+      const std::vector<float> weight = random_floats(random, kv_lora, 0.1f, 1);
+      const std::vector<float> inv_freq = frequencies(rope);
+      backend->latent_store({.kv = kv.view(),
+                             .kv_lora = kv_lora,
+                             .rope_dim = rope,
+                             .norm_weight = weight.data(),
+                             .eps = 1e-6f,
+                             .inv_freq = inv_freq.data(),
+                             .batch = batch.view(),
+                             .cache = cache.view});
+      Doubles actual;
+      Doubles expected = kv.values();
+      for (int64_t t = 0; t < batch.tokens(); ++t) {
+        double* row = expected.data() + t * (kv_lora + rope);
+        const double squares = std::inner_product(row, row + kv_lora, row, 0.0);
+        for (int64_t i = 0; i < kv_lora; ++i) {
+          row[i] *= weight[static_cast<size_t>(i)] /
+                    std::sqrt(squares / static_cast<double>(kv_lora) + 1e-6f);
+        }
+        rotate(row + kv_lora, batch.position(t), inv_freq);
+        for (int64_t i = 0; i < kv_lora + rope; ++i) {
+          actual.push_back(cache.at(batch.page(t, batch.position(t)), batch.position(t), i));
+        }
+      }
+      EXPECT_LE(worst_error(actual, expected), 1e-6 + output_tolerance(dtype));
+      size_t written = 0;
+      for (int64_t slot = 0; slot < batch.pages() * kPageTokens; ++slot) {
+        if (!std::isnan(cache.at(0, 0, slot * (kv_lora + rope)))) ++written;
+      }
+      // at() takes one token of page 0; the slots follow each other.
+      EXPECT_EQ(written, static_cast<size_t>(batch.tokens()));
+    }
+  }
+}
+
+// Layer norm and rope of raw index keys, and the rotation for FP8 caches.
+Doubles keys_in_double(const Matrix& k, const std::vector<float>& weight,
+                       const std::vector<float>& bias, const std::vector<float>& inv_freq,
+                       const Batch& batch, DType dtype) {
+  const int64_t n = k.cols();
+  Doubles keys = k.values();
+  for (int64_t t = 0; t < k.rows(); ++t) {
+    double* key = keys.data() + t * n;
+    const double mean = std::accumulate(key, key + n, 0.0) / static_cast<double>(n);
+    double variance = 0;
+    for (int64_t i = 0; i < n; ++i) variance += (key[i] - mean) * (key[i] - mean);
+    variance /= static_cast<double>(n);
+    for (int64_t i = 0; i < n; ++i) {
+      const auto j = static_cast<size_t>(i);
+      key[i] = (key[i] - mean) / std::sqrt(variance + 1e-6) * weight[j] + bias[j];
+    }
+    rotate(key, batch.position(t), inv_freq);
+    if (dtype == DType::kF8E4M3) hadamard(key, n);
+  }
+  return keys;
+}
+
+TEST_P(Attention, IndexKeyStoreKeepsKeysWithinTheirFormat) {
+  for (const auto& [n, rope] : {std::pair<int64_t, int64_t>{128, 64}, {40, 16}, {64, 32}}) {
+    for (DType dtype : key_types()) {
+      const Batch batch(random, {70, 5, 129}, {70, 2, 1});
+      Keys cache(dtype, batch.pages(), n);
+      Matrix k = Matrix::random(random, DType::kF32, batch.tokens(), n, 3);
+      const std::vector<float> weight = random_floats(random, n, 0.1f, 1);
+      const std::vector<float> bias = random_floats(random, n, 0.1f);
+      const std::vector<float> inv_freq = frequencies(rope);
+      backend->index_key_store({.k = k.view(),
+                                .rope_dim = rope,
+                                .norm_weight = weight.data(),
+                                .norm_bias = bias.data(),
+                                .eps = 1e-6f,
+                                .inv_freq = inv_freq.data(),
+                                .batch = batch.view(),
+                                .cache = cache.view});
+      const Doubles expected = keys_in_double(k, weight, bias, inv_freq, batch, dtype);
+      for (int64_t t = 0; t < batch.tokens(); ++t) {
+        const int32_t position = batch.position(t);
+        const int32_t page = batch.page(t, position);
+        double amax = 0;
+        for (int64_t i = 0; i < n; ++i) {
+          amax = std::max(amax, std::abs(expected[static_cast<size_t>(t * n + i)]));
+        }
+        if (dtype == DType::kF8E4M3) {
+          EXPECT_NEAR(*cache.view.scale(page, position), amax / 448, amax / 448 * 1e-5);
+        }
+        for (int64_t i = 0; i < n; ++i) {
+          const double value = expected[static_cast<size_t>(t * n + i)];
+          // Half a unit in the last of 3 mantissa bits, or half the smallest step.
+          const double fp8 = std::max(std::abs(value) / 16, amax / 448 * 0x1p-10);
+          const double allowed = (dtype == DType::kF8E4M3 ? fp8 : 0) + amax * 2e-6;
+          ASSERT_NEAR(cache.at(page, position, i), value, allowed);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Attention, IndexKeyOfZeroIsStoredAsZero) {
+  const Batch batch(random, {1}, {1});
+  const DType dtype = backend->index_key_dtype();
+  Keys cache(dtype, batch.pages(), 64);
+  Matrix k(DType::kF32, 1, 64);
+  for (int64_t i = 0; i < 64; ++i) k.set(0, i, 2.5f);
+  const std::vector<float> ones(64, 1.0f);
+  const std::vector<float> zeros(64, 0.0f);
+  backend->index_key_store({.k = k.view(),
+                            .norm_weight = ones.data(),
+                            .norm_bias = zeros.data(),
+                            .eps = 1e-6f,
+                            .batch = batch.view(),
+                            .cache = cache.view});
+  for (int64_t i = 0; i < 64; ++i) EXPECT_EQ(cache.at(batch.page(0, 0), 0, i), 0);
+}
+
+struct SelectCase {
+  int64_t heads, head_dim, rope, top_k;
+  std::vector<int32_t> lengths, new_tokens;
+  int64_t distinct_keys;  // 0: all differ
+};
+
+class IndexSelect : public Attention {
+ protected:
+  void fill_keys(const SelectCase& c, const Batch& batch, Keys& cache) {
+    const Matrix pool_of_keys = Matrix::random(random, DType::kF32, 600, c.head_dim);
+    for (int64_t t = 0; t < batch.tokens(); ++t) {
+      for (int32_t s = 0; s <= batch.position(t); ++s) {
+        const int32_t page = batch.page(t, s);
+        const int64_t source = c.distinct_keys > 0 ? s % c.distinct_keys : (page * 64 + s) % 600;
+        for (int64_t i = 0; i < c.head_dim; ++i) {
+          const auto value = static_cast<float>(pool_of_keys.at(source, i));
+          if (cache.view.dtype == DType::kF32) {
+            std::memcpy(cache.view.key(page, s) + 4 * i, &value, 4);
+          } else {
+            cache.view.key(page, s)[i] = std::byte{e4m3_from_float(value * 100)};
+          }
+        }
+        if (cache.view.dtype == DType::kF8E4M3) {
+          *cache.view.scale(page, s) = 0.01f + 0.0001f * static_cast<float>(source);
+        }
+      }
+    }
+  }
+
+  static double score(const SelectCase& c, const Batch& batch, const Keys& cache,
+                      const Doubles& queries, const Matrix& weights, int64_t t, int32_t s) {
+    double total = 0;
+    for (int64_t h = 0; h < c.heads; ++h) {
+      double product = 0;
+      for (int64_t i = 0; i < c.head_dim; ++i) {
+        product += queries[static_cast<size_t>((t * c.heads + h) * c.head_dim + i)] *
+                   cache.at(batch.page(t, s), s, i);
+      }
+      total += weights.at(t, h) / std::sqrt(static_cast<double>(c.heads)) *
+               std::max(0.0, product / std::sqrt(static_cast<double>(c.head_dim)));
+    }
+    return total;
+  }
+
+  void check(const SelectCase& c, DType dtype) {
+    const Batch batch(random, c.lengths, c.new_tokens);
+    Keys cache(dtype, batch.pages(), c.head_dim);
+    fill_keys(c, batch, cache);
+    const int64_t tokens = batch.tokens();
+    const std::vector<float> inv_freq = frequencies(c.rope);
+    Matrix q = Matrix::random(random, DType::kF32, tokens, c.heads * c.head_dim);
+    Matrix weights = Matrix::random(random, DType::kF32, tokens, c.heads);
+    const int64_t longest = *std::max_element(c.lengths.begin(), c.lengths.end());
+    Matrix scores(DType::kF32, tokens, longest + 2);
+    std::vector<int32_t> selected(static_cast<size_t>(tokens * c.top_k), -7);
+    std::vector<int32_t> counts(static_cast<size_t>(tokens), -7);
+    IndexSelectParams params{.q = q.view(),
+                             .head_weights = weights.view(),
+                             .weight_scale = 1 / std::sqrt(static_cast<float>(c.heads)),
+                             .heads = c.heads,
+                             .rope_dim = c.rope,
+                             .inv_freq = inv_freq.data(),
+                             .batch = batch.view(),
+                             .cache = cache.view,
+                             .top_k = c.top_k,
+                             .selected = selected.data(),
+                             .counts = counts.data(),
+                             .scores = scores.view()};
+    backend->index_select(params);
+
+    Doubles queries = q.values();
+    for (int64_t i = 0; i < tokens * c.heads; ++i) {
+      rotate(queries.data() + i * c.head_dim, batch.position(i / c.heads), inv_freq);
+      if (dtype == DType::kF8E4M3) hadamard(queries.data() + i * c.head_dim, c.head_dim);
+    }
+    Doubles expected;
+    Doubles actual;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int32_t visible = batch.position(t) + 1;
+      for (int32_t s = 0; s < visible; ++s) {
+        // Long contexts are checked in samples.
+        if (tokens * visible > 3000 && s % 7 != 0) continue;
+        expected.push_back(score(c, batch, cache, queries, weights, t, s));
+        actual.push_back(scores.at(t, s));
+      }
+      for (int64_t s = visible; s < longest + 2; ++s) {
+        ASSERT_EQ(scores.at(t, s), -std::numeric_limits<double>::infinity());
+      }
+      check_choice(c, scores, t, visible, selected, counts);
+    }
+    // Production rounds queries to bf16.
+    EXPECT_LE(worst_error(actual, expected), is_reference() ? 1e-5 : 4e-3);
+    EXPECT_TRUE(scores.gaps_untouched());
+
+    std::vector<int32_t> again(selected.size(), -7);
+    std::vector<int32_t> counts_again(counts.size(), -7);
+    params.selected = again.data();
+    params.counts = counts_again.data();
+    params.scores = {};
+    backend->index_select(params);
+    EXPECT_EQ(again, selected);
+    EXPECT_EQ(counts_again, counts);
+  }
+
+  // The choice is exactly the top of the backend's own scores.
+  static void check_choice(const SelectCase& c, const Matrix& scores, int64_t t, int32_t visible,
+                           const std::vector<int32_t>& selected,
+                           const std::vector<int32_t>& counts) {
+    std::vector<int32_t> order(static_cast<size_t>(visible));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return scores.at(t, a) > scores.at(t, b); });
+    order.resize(static_cast<size_t>(std::min<int64_t>(visible, c.top_k)));
+    std::sort(order.begin(), order.end());
+    ASSERT_EQ(counts[static_cast<size_t>(t)], static_cast<int32_t>(order.size()));
+    order.resize(static_cast<size_t>(c.top_k), -1);
+    const auto begin = selected.begin() + t * c.top_k;
+    ASSERT_EQ(std::vector<int32_t>(begin, begin + c.top_k), order) << "token " << t;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, IndexSelect, kAllBackends,
+                         [](const auto& info) { return info.param; });
+
+TEST_P(IndexSelect, MatchesDoublePrecisionAndChoosesTheTop) {
+  for (DType dtype : key_types()) {
+    check({32, 128, 64, 100, {700, 40, 333}, {2, 3, 40}, 0}, dtype);
+    check({4, 40, 16, 8, {40, 7, 8, 9, 129}, {40, 7, 1, 2, 9}, 0}, dtype);
+    check({8, 64, 32, 8, {150}, {1}, 0}, dtype);
+    check({1, 128, 0, 64, {65}, {65}, 0}, dtype);
+  }
+}
+
+TEST_P(IndexSelect, EqualScoresChooseLowerPositions) {
+  for (DType dtype : key_types()) {
+    check({8, 64, 32, 20, {300, 90}, {5, 90}, 3}, dtype);
+    check({2, 40, 16, 5, {200}, {3}, 1}, dtype);
+  }
+}
+
+struct MlaCase {
+  int64_t heads, kv_lora, rope, nope, top_k;
+  std::vector<int32_t> lengths, new_tokens;
+};
+
+class SparseMla : public Attention {
+ protected:
+  void check(const MlaCase& c, DType latent, DType in, DType out, float sharpness = 1) {
+    const Batch batch(random, c.lengths, c.new_tokens);
+    const int64_t tokens = batch.tokens();
+    const int64_t width = c.kv_lora + c.rope;
+    Latents cache(latent, batch.pages(), width);
+    std::vector<int32_t> selected(static_cast<size_t>(tokens * (c.top_k + 2)), -1);
+    std::vector<int32_t> counts(static_cast<size_t>(tokens));
+    for (int64_t t = 0; t < tokens; ++t) {
+      counts[static_cast<size_t>(t)] = choose(batch, c, t, selected.data() + t * (c.top_k + 2));
+    }
+    fill(cache, batch, width);
+    Matrix q_c = Matrix::random(random, in, tokens, c.heads * c.kv_lora, sharpness);
+    Matrix q = Matrix::random(random, in, tokens, c.heads * (c.nope + c.rope), sharpness);
+    Matrix o(out, tokens, c.heads * c.kv_lora);
+    SparseMlaParams params{.q_c = q_c.view(),
+                           .q = q.view(),
+                           .q_head_stride = c.nope + c.rope,
+                           .q_rope_offset = c.nope,
+                           .heads = c.heads,
+                           .kv_lora = c.kv_lora,
+                           .rope_dim = c.rope,
+                           .scale = 1 / std::sqrt(static_cast<float>(c.nope + c.rope)),
+                           .batch = batch.view(),
+                           .cache = cache.view,
+                           .selected = selected.data(),
+                           .selected_stride = c.top_k + 2,
+                           .counts = counts.data(),
+                           .o = o.view()};
+    backend->sparse_mla(params);
+    Doubles expected;
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t h = 0; h < c.heads; ++h) attend(c, batch, cache, q_c, q, params, t, h, expected);
+    }
+    EXPECT_LE(worst_error(o.values(), expected),
+              (is_reference() ? 1e-5 : 2e-5) + output_tolerance(out));
+    EXPECT_TRUE(o.gaps_untouched());
+
+    ThreadPool many(9);
+    Matrix again(out, tokens, c.heads * c.kv_lora);
+    params.o = again.view();
+    with(many)->sparse_mla(params);
+    EXPECT_EQ(again.values(), o.values()) << "depends on threads";
+  }
+
+ private:
+  void fill(Latents& cache, const Batch& batch, int64_t width) {
+    for (int64_t t = 0; t < batch.tokens(); ++t) {
+      for (int32_t s = 0; s <= batch.position(t); ++s) {
+        std::byte* token = cache.view.token(batch.page(t, s), s);
+        for (int64_t i = 0; i < width; ++i) {
+          const uint16_t code = bf16_from_float(random.normal());
+          const float value = bf16_to_float(code);
+          if (cache.view.dtype == DType::kF32) {
+            std::memcpy(token + 4 * i, &value, 4);
+          } else {
+            std::memcpy(token + 2 * i, &code, 2);
+          }
+        }
+      }
+    }
+  }
+  // A random ascending choice of at most top_k visible positions.
+  int32_t choose(const Batch& batch, const MlaCase& c, int64_t t, int32_t* selected) {
+    std::vector<int32_t> all(static_cast<size_t>(batch.position(t)) + 1);
+    std::iota(all.begin(), all.end(), 0);
+    std::shuffle(all.begin(), all.end(), random.engine);
+    all.resize(static_cast<size_t>(std::min<int64_t>(c.top_k, batch.position(t) + 1)));
+    std::sort(all.begin(), all.end());
+    std::copy(all.begin(), all.end(), selected);
+    return static_cast<int32_t>(all.size());
+  }
+  static void attend(const MlaCase& c, const Batch& batch, const Latents& cache, const Matrix& q_c,
+                     const Matrix& q, const SparseMlaParams& p, int64_t t, int64_t h,
+                     Doubles& expected) {
+    Doubles weights;
+    for (int64_t i = 0; i < p.counts[t]; ++i) {
+      const int32_t s = p.selected[t * p.selected_stride + i];
+      double logit = 0;
+      for (int64_t j = 0; j < c.kv_lora + c.rope; ++j) {
+        const double query = j < c.kv_lora
+                                 ? q_c.at(t, h * c.kv_lora + j)
+                                 : q.at(t, h * (c.nope + c.rope) + c.nope + j - c.kv_lora);
+        logit += query * cache.at(batch.page(t, s), s, j);
+      }
+      weights.push_back(logit * p.scale);
+    }
+    const double highest = *std::max_element(weights.begin(), weights.end());
+    double total = 0;
+    for (double& weight : weights) total += weight = std::exp(weight - highest);
+    for (int64_t j = 0; j < c.kv_lora; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < p.counts[t]; ++i) {
+        const int32_t s = p.selected[t * p.selected_stride + i];
+        sum += weights[static_cast<size_t>(i)] / total * cache.at(batch.page(t, s), s, j);
+      }
+      expected.push_back(sum);
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, SparseMla, kAllBackends,
+                         [](const auto& info) { return info.param; });
+
+TEST_P(SparseMla, MatchesDoublePrecision) {
+  for (DType latent : latent_types()) {
+    for (DType out : {DType::kF32, DType::kBF16}) {
+      check({64, 512, 64, 192, 130, {200, 77}, {1, 2}}, latent, act(), out);
+      check({4, 40, 16, 32, 8, {70, 5, 1}, {9, 5, 1}}, latent, act(), out);
+      check({19, 67, 10, 5, 64, {128, 63}, {3, 4}}, latent, act(), out);
+      check({9, 128, 32, 64, 200, {190}, {70}}, latent, act(), out);
+    }
+    check({4, 40, 16, 32, 8, {70}, {9}}, latent, DType::kBF16, DType::kF32);
+  }
+}
+
+TEST_P(SparseMla, KeepsToOnePositionWhenOneDominates) {
+  check({8, 512, 64, 192, 256, {256}, {2}}, backend->latent_dtype(), act(), act(), 20);
+}
+
+}  // namespace
+}  // namespace longshore::kernels
