@@ -1,0 +1,2 @@
+#include "text/tokenizer.h"
+#include <gtest/gtest.h>
