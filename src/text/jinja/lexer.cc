@@ -29,11 +29,14 @@ std::string normalized(std::string_view source) {
 bool name_start(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (c & 0x80) != 0;
 }
-bool digit(char c) { return c >= '0' && c <= '9'; }
+bool digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 class Lexer {
  public:
-  Lexer(std::string_view source, const std::string& where) : source_(normalized(source)), where_(where) {}
+  Lexer(std::string_view source, const std::string& where)
+      : source_(normalized(source)), where_(where) {}
 
   Result<std::vector<Token>> run() {
     while (at_ < source_.size()) LS_TRY_VOID(next_piece());
@@ -44,7 +47,8 @@ class Lexer {
  private:
   template <typename... T>
   tl::unexpected<Error> error(fmt::format_string<T...> format, T&&... args) {
-    return fail(ErrorKind::kModel, "{}:{}: {}", where_, line_, fmt::format(format, std::forward<T>(args)...));
+    return fail(ErrorKind::kModel, "{}:{}: {}", where_, line_,
+                fmt::format(format, std::forward<T>(args)...));
   }
 
   void push(TokenType type, std::string text, Value number = {}) {
@@ -72,7 +76,8 @@ class Lexer {
   // The next "{{", "{%" or "{#", or the end.
   [[nodiscard]] size_t find_tag() const {
     for (size_t i = at_; i + 1 < source_.size(); ++i) {
-      if (source_[i] == '{' && (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) {
+      if (source_[i] == '{' &&
+          (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) {
         return i;
       }
     }
@@ -80,7 +85,8 @@ class Lexer {
   }
 
   // What remains of data in front of a tag with this sign.
-  [[nodiscard]] std::string_view stripped(std::string_view data, char sign, bool variable, bool starts_line) const {
+  [[nodiscard]] std::string_view stripped(std::string_view data, char sign, bool variable,
+                                          bool starts_line) const {
     if (sign == '-') return strip(data, Side::kRight);
     if (sign == '+' || variable) return data;
     const size_t line = data.rfind('\n') + 1;  // npos + 1 == 0
@@ -152,14 +158,16 @@ class Lexer {
     const bool trim = source_[at_ + begin] == '-';
     advance(begin + (trim ? 3 : 2));
     if (trim) skip_space();
-    for (size_t tag = source_.find("{%", at_); tag != std::string::npos; tag = source_.find("{%", tag + 2)) {
+    for (size_t tag = source_.find("{%", at_); tag != std::string::npos;
+         tag = source_.find("{%", tag + 2)) {
       const char sign = tag + 2 < source_.size() ? source_[tag + 2] : '\0';
       const bool has_sign = sign == '-' || sign == '+';
       std::string_view after = std::string_view(source_).substr(tag + (has_sign ? 3 : 2));
       after = strip(after.substr(0, 4096), Side::kLeft);
       if (!after.starts_with("endraw")) continue;
       after = strip(after.substr(6), Side::kLeft);
-      if (!after.starts_with("%}") && !after.starts_with("-%}") && !after.starts_with("+%}")) continue;
+      if (!after.starts_with("%}") && !after.starts_with("-%}") && !after.starts_with("+%}"))
+        continue;
       const bool starts_line = at_ == 0 || source_[at_ - 1] == '\n';
       const auto data = std::string_view(source_).substr(at_, tag - at_);
       push_data(stripped(data, has_sign ? sign : '\0', false, starts_line));
@@ -177,7 +185,8 @@ class Lexer {
       skip_space();
       if (at_ == source_.size()) return error("the tag is not closed by '{}'", block ? "%}" : "}}");
       if (open.empty() && at_end(block)) {
-        push(block ? TokenType::kBlockEnd : TokenType::kVariableEnd, block ? "end of statement block" : "}}");
+        push(block ? TokenType::kBlockEnd : TokenType::kVariableEnd,
+             block ? "end of statement block" : "}}");
         close_tag(block);
         return {};
       }
@@ -228,7 +237,8 @@ class Lexer {
     const size_t whole = digits(0, digit);
     size_t length = whole;
     if (at_ > 0 && source_[at_ - 1] == '.') return 0;
-    if (peek(length) == '.' && digits(length + 1, digit) > 0) length += 1 + digits(length + 1, digit);
+    if (peek(length) == '.' && digits(length + 1, digit) > 0)
+      length += 1 + digits(length + 1, digit);
     if (peek(length) == 'e' || peek(length) == 'E') {
       const size_t sign = peek(length + 1) == '+' || peek(length + 1) == '-' ? 1 : 0;
       const size_t exponent = digits(length + 1 + sign, digit);

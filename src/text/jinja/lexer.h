@@ -35,6 +35,7 @@ struct Token {
 };
 
 // Errors: kModel, "where:line: reason".
-[[nodiscard]] Result<std::vector<Token>> tokenize(std::string_view source, const std::string& where);
+[[nodiscard]] Result<std::vector<Token>> tokenize(std::string_view source,
+                                                  const std::string& where);
 
 }  // namespace longshore::text::jinja

@@ -9,7 +9,8 @@ constexpr int64_t kBytesPerStep = 16;
 constexpr int64_t kStepsPerElement = 2;
 
 Result<void> check_depth(int depth) {
-  if (depth > kMaxValueDepth) return raise("a value is nested deeper than {} levels", kMaxValueDepth);
+  if (depth > kMaxValueDepth)
+    return raise("a value is nested deeper than {} levels", kMaxValueDepth);
   return {};
 }
 
@@ -49,7 +50,8 @@ std::vector<Value> range_items(const Range& range) {
 
 std::vector<Value> characters(const std::string& text) {
   std::vector<Value> items;
-  for (std::string_view point : split_code_points(text)) items.push_back(Value::string(std::string(point)));
+  for (std::string_view point : split_code_points(text))
+    items.push_back(Value::string(std::string(point)));
   return items;
 }
 
@@ -69,7 +71,8 @@ Result<void> Runtime::charge_bytes(int64_t bytes) {
 }
 
 Result<void> Runtime::charge_product(int64_t unit, int64_t times) {
-  if (unit > 0 && times > limits_.output_bytes / unit) return charge_bytes(limits_.output_bytes + 1);
+  if (unit > 0 && times > limits_.output_bytes / unit)
+    return charge_bytes(limits_.output_bytes + 1);
   return charge_bytes(unit * std::max<int64_t>(times, 0));
 }
 
@@ -168,13 +171,15 @@ Result<Value> call_builtin(Runtime& rt, const Builtin& builtin, Args args) {
   Bound bound(names.size());
   Args rest;
   if (args.positional.size() > names.size() && !variadic) {
-    return raise("{}() takes at most {} arguments ({} given)", builtin.name, names.size(), args.positional.size());
+    return raise("{}() takes at most {} arguments ({} given)", builtin.name, names.size(),
+                 args.positional.size());
   }
   for (size_t i = 0; i < args.positional.size(); ++i) {
     (i < names.size() ? bound[i] : rest.positional.emplace_back()) = std::move(args.positional[i]);
   }
   for (auto& [name, value] : args.keyword) {
-    const size_t at = static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+    const size_t at =
+        static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin());
     if (at == names.size() && !variadic) {
       return raise("{}() got an unexpected keyword argument '{}'", builtin.name, name);
     }
@@ -188,7 +193,8 @@ Result<Value> call_builtin(Runtime& rt, const Builtin& builtin, Args args) {
   }
   for (int i = 0; i < builtin.required; ++i) {
     if (bound[static_cast<size_t>(i)].missing()) {
-      return raise("{}() missing required argument '{}'", builtin.name, names[static_cast<size_t>(i)]);
+      return raise("{}() missing required argument '{}'", builtin.name,
+                   names[static_cast<size_t>(i)]);
     }
   }
   return builtin.function(rt, bound, rest);

@@ -1,7 +1,8 @@
-// What filters, tests, methods and operators need from the running template: bounds, containers, calls.
+// What filters, tests, methods and operators need from the running template: bounds, containers,
+// calls.
 //
-// Every operation whose cost depends on its operands charges for it here, so that no template runs or grows without end.
-// Threading: one Runtime per render.
+// Every operation whose cost depends on its operands charges for it here, so that no template runs
+// or grows without end. Threading: one Runtime per render.
 #pragma once
 
 #include <cstdint>
@@ -77,7 +78,8 @@ class Runtime {
 using Bound = std::vector<Value>;  // one per parameter; kMissing where not given
 struct Builtin {
   std::string_view name;
-  // Comma-separated parameter names; the first `required` must be given. A final "*" takes any further arguments.
+  // Comma-separated parameter names; the first `required` must be given. A final "*" takes any
+  // further arguments.
   std::string_view parameters;
   int required;
   Result<Value> (*function)(Runtime& rt, Bound& a, Args& rest);

@@ -38,11 +38,13 @@ Result<void> hexadecimal(std::string_view literal, size_t& at, size_t digits, st
   uint32_t code = 0;
   const std::string_view text = literal.substr(at, digits);
   const auto done = std::from_chars(text.data(), text.data() + text.size(), code, 16);
-  if (text.size() < digits || done.ec != std::errc() || done.ptr != text.data() + text.size() || code > 0x10FFFF) {
+  if (text.size() < digits || done.ec != std::errc() || done.ptr != text.data() + text.size() ||
+      code > 0x10FFFF) {
     return fail(ErrorKind::kModel, "a string has a broken \\x, \\u or \\U escape");
   }
   at += digits;
-  if (code >= 0xD800 && code <= 0xDFFF) code = 0xFFFD;  // a lone surrogate cannot be written as UTF-8
+  if (code >= 0xD800 && code <= 0xDFFF)
+    code = 0xFFFD;  // a lone surrogate cannot be written as UTF-8
   append_code_point(out, code);
   return {};
 }

@@ -8,7 +8,8 @@
 
 namespace longshore::text::jinja {
 
-// What stands between a literal's quotes, decoded. \N{...} is refused. Unknown escapes keep their backslash.
+// What stands between a literal's quotes, decoded. \N{...} is refused. Unknown escapes keep their
+// backslash.
 [[nodiscard]] Result<std::string> unescape(std::string_view literal);
 
 }  // namespace longshore::text::jinja

@@ -19,8 +19,9 @@ size_t sequence_length(uint8_t lead) {
 }
 
 bool in_ranges(std::span<const CodeRange> ranges, uint32_t code) {
-  auto it = std::upper_bound(ranges.begin(), ranges.end(), code,
-                             [](uint32_t value, const CodeRange& range) { return value < range.first; });
+  auto it =
+      std::upper_bound(ranges.begin(), ranges.end(), code,
+                       [](uint32_t value, const CodeRange& range) { return value < range.first; });
   return it != ranges.begin() && code <= std::prev(it)->last;
 }
 
@@ -38,13 +39,18 @@ uint32_t map_simple(const CaseTable& table, uint32_t code) {
 }
 
 const char* find_special(const CaseTable& table, uint32_t code) {
-  auto it = std::lower_bound(table.specials.begin(), table.specials.end(), code,
-                             [](const CaseSpecial& special, uint32_t value) { return special.code < value; });
+  auto it = std::lower_bound(
+      table.specials.begin(), table.specials.end(), code,
+      [](const CaseSpecial& special, uint32_t value) { return special.code < value; });
   return it != table.specials.end() && it->code == code ? it->text : nullptr;
 }
 
-bool ascii_upper(uint32_t code) { return code >= 'A' && code <= 'Z'; }
-bool ascii_lower(uint32_t code) { return code >= 'a' && code <= 'z'; }
+bool ascii_upper(uint32_t code) {
+  return code >= 'A' && code <= 'Z';
+}
+bool ascii_lower(uint32_t code) {
+  return code >= 'a' && code <= 'z';
+}
 
 void append_upper(std::string& out, uint32_t code, const CaseTable& table) {
   if (code < 0x80) {
@@ -85,7 +91,8 @@ uint32_t next_code_point(std::string_view text, size_t& at) {
     }
     code = (code << 6) | (byte & 0x3F);
   }
-  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && (code < 0x10000 || code > 0x10FFFF));
+  const bool overlong =
+      (length == 3 && code < 0x800) || (length == 4 && (code < 0x10000 || code > 0x10FFFF));
   if (overlong || (code >= 0xD800 && code <= 0xDFFF)) {
     ++at;
     return kEscapedByte + lead;
@@ -138,15 +145,17 @@ std::vector<std::string_view> split_code_points(std::string_view text) {
 
 bool is_space(uint32_t code) {
   if (code < 0x80) return (code >= 9 && code <= 13) || (code >= 0x1c && code <= 0x20);
-  return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
-         code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
+  return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) ||
+         code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
 bool is_alpha(uint32_t code) {
   return code < 0x80 ? ascii_upper(code) || ascii_lower(code) : in_ranges(alpha_table(), code);
 }
 
-bool is_digit(uint32_t code) { return code >= '0' && code <= '9'; }
+bool is_digit(uint32_t code) {
+  return code >= '0' && code <= '9';
+}
 
 bool is_upper(uint32_t code) {
   if (code < 0x80) return ascii_upper(code);
@@ -158,15 +167,17 @@ bool is_lower(uint32_t code) {
   return map_simple(upper_table(), code) != code || find_special(upper_table(), code) != nullptr;
 }
 
-bool is_cased(uint32_t code) { return is_upper(code) || is_lower(code); }
+bool is_cased(uint32_t code) {
+  return is_upper(code) || is_lower(code);
+}
 
 bool is_printable(uint32_t code) {
   return code < 0x80 ? code >= 0x20 && code != 0x7F : !in_ranges(unprintable_table(), code);
 }
 
 bool is_line_break(uint32_t code) {
-  return (code >= 10 && code <= 13) || (code >= 0x1c && code <= 0x1e) || code == 0x85 || code == 0x2028 ||
-         code == 0x2029;
+  return (code >= 10 && code <= 13) || (code >= 0x1c && code <= 0x1e) || code == 0x85 ||
+         code == 0x2028 || code == 0x2029;
 }
 
 std::string to_upper(std::string_view text) {

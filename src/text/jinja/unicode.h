@@ -1,7 +1,8 @@
 // UTF-8 strings seen as sequences of code points, with Python's notions of space, case and letters.
 //
-// An invalid byte counts as one code point, U+DC80 + (byte - 0x80) (Python's surrogateescape), and is written back as it
-// came. Differences from Python: lower() has no final sigma; only the decimal digits 0-9 count as digits.
+// An invalid byte counts as one code point, U+DC80 + (byte - 0x80) (Python's surrogateescape), and
+// is written back as it came. Differences from Python: lower() has no final sigma; only the decimal
+// digits 0-9 count as digits.
 #pragma once
 
 #include <cstdint>
@@ -30,11 +31,14 @@ void append_code_point(std::string& out, uint32_t code);
 
 [[nodiscard]] std::string to_upper(std::string_view text);
 [[nodiscard]] std::string to_lower(std::string_view text);
-[[nodiscard]] std::string to_title(std::string_view text);       // str.title(): every run of cased characters
-[[nodiscard]] std::string to_capitalized(std::string_view text);  // first one to title case, the rest lower
+[[nodiscard]] std::string to_title(
+    std::string_view text);  // str.title(): every run of cased characters
+[[nodiscard]] std::string to_capitalized(
+    std::string_view text);  // first one to title case, the rest lower
 
 enum class Side : uint8_t { kLeft, kRight, kBoth };
 // Without `set` strips white space, else the code points in *set.
-[[nodiscard]] std::string_view strip(std::string_view text, Side side, const std::string_view* set = nullptr);
+[[nodiscard]] std::string_view strip(std::string_view text, Side side,
+                                     const std::string_view* set = nullptr);
 
 }  // namespace longshore::text::jinja

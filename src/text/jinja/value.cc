@@ -72,12 +72,24 @@ double Value::as_double() const {
   return static_cast<double>(as_int());
 }
 
-const std::string& Value::as_string() const { return as<String>().text; }
-const std::string& Value::undefined_message() const { return as<String>().text; }
-const List& Value::as_list() const { return as<List>(); }
-std::shared_ptr<const List> Value::list_pointer() const { return pointer<List>(); }
-const Dict& Value::as_dict() const { return as<Dict>(); }
-std::shared_ptr<const Dict> Value::dict_pointer() const { return pointer<Dict>(); }
+const std::string& Value::as_string() const {
+  return as<String>().text;
+}
+const std::string& Value::undefined_message() const {
+  return as<String>().text;
+}
+const List& Value::as_list() const {
+  return as<List>();
+}
+std::shared_ptr<const List> Value::list_pointer() const {
+  return pointer<List>();
+}
+const Dict& Value::as_dict() const {
+  return as<Dict>();
+}
+std::shared_ptr<const Dict> Value::dict_pointer() const {
+  return pointer<Dict>();
+}
 
 bool Value::truthy() const {
   switch (kind_) {
@@ -226,7 +238,8 @@ bool hashable(const Value& key) {
       return false;
     case Kind::kTuple:
       // Nested tuples are left out: comparing them is not bounded by their size.
-      return key.depth() == 1 && std::all_of(key.as_list().items.begin(), key.as_list().items.end(), hashable);
+      return key.depth() == 1 &&
+             std::all_of(key.as_list().items.begin(), key.as_list().items.end(), hashable);
     default:
       return true;
   }

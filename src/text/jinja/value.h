@@ -1,8 +1,8 @@
 // The values of a template: Python's types as far as templates see them.
 //
-// Ownership: values share immutable contents by reference counting. Mutable are only Namespace, Iterator, Loop, Cycler and
-// Scope, which belong to one render. Threading: constants of a compiled template are shared between threads and are
-// immutable; everything else stays in one render.
+// Ownership: values share immutable contents by reference counting. Mutable are only Namespace,
+// Iterator, Loop, Cycler and Scope, which belong to one render. Threading: constants of a compiled
+// template are shared between threads and are immutable; everything else stays in one render.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ enum class Kind : uint8_t {
   kCycler,
 };
 
-// Whatever a value refers to. depth bounds the recursion of destruction, printing and comparison: 0 for leaves, else
-// 1 + the deepest content.
+// Whatever a value refers to. depth bounds the recursion of destruction, printing and comparison: 0
+// for leaves, else 1 + the deepest content.
 struct Object {
   explicit Object(int nesting = 0) : depth(nesting) {}
   virtual ~Object() = default;
@@ -87,7 +87,9 @@ class Value {
 
   // The caller has asked for the kind first.
   [[nodiscard]] bool as_bool() const { return bits_.b; }
-  [[nodiscard]] int64_t as_int() const { return kind_ == Kind::kBool ? (bits_.b ? 1 : 0) : bits_.i; }
+  [[nodiscard]] int64_t as_int() const {
+    return kind_ == Kind::kBool ? (bits_.b ? 1 : 0) : bits_.i;
+  }
   [[nodiscard]] uint64_t as_uint() const { return bits_.u; }
   [[nodiscard]] double as_double() const;  // of any number
   [[nodiscard]] const std::string& as_string() const;
@@ -135,7 +137,8 @@ struct List : Object {
 };
 using Items = std::shared_ptr<const List>;
 
-// In insertion order. Keys are None, bool, int, float, str or flat tuples of these; others never get in.
+// In insertion order. Keys are None, bool, int, float, str or flat tuples of these; others never
+// get in.
 struct Dict : Object {
   using Entry = std::pair<Value, Value>;
   std::vector<Entry> entries;
