@@ -14,7 +14,7 @@ Result<Value> range(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   LS_TRY(const int64_t stop, integer_argument(one ? a[0] : a[1], 0));
   LS_TRY(const int64_t step, integer_argument(a[2], 1));
   if (step == 0) return raise("range() arg 3 must not be zero");
-  constexpr int64_t kFar = int64_t{1} << 61;
+  constexpr int64_t kFar = int64_t{1} << 60;
   if (std::max({std::abs(start / 2), std::abs(stop / 2), std::abs(step / 2)}) > kFar) {
     return raise("a bound of range() is too large");
   }
