@@ -50,8 +50,8 @@ const Json* token_text(const Json& config, const char* name) {
 }
 
 void add_special_tokens(const Json& config, Json& variables) {
-  for (const char* name :
-       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
+                           "cls_token", "mask_token"}) {
     if (const Json* text = token_text(config, name)) variables[name] = *text;
   }
 }
@@ -84,16 +84,20 @@ Result<ChatTemplate> ChatTemplate::compile(std::string_view source, const std::s
 
 Result<ChatTemplate> ChatTemplate::load(const std::string& model_dir) {
   const std::filesystem::path file = std::filesystem::path(model_dir) / "chat_template.jinja";
-  const std::filesystem::path config_file = std::filesystem::path(model_dir) / "tokenizer_config.json";
+  const std::filesystem::path config_file =
+      std::filesystem::path(model_dir) / "tokenizer_config.json";
   LS_TRY(const Json config, read_config(config_file));
   const auto text = read_file(file);
   const Json* inner = template_text(config);
   if (!text && inner == nullptr) {
-    return fail(ErrorKind::kModel, "{}: no chat template, neither chat_template.jinja nor one in tokenizer_config.json",
-                model_dir);
+    return fail(
+        ErrorKind::kModel,
+        "{}: no chat template, neither chat_template.jinja nor one in tokenizer_config.json",
+        model_dir);
   }
-  LS_TRY(ChatTemplate out, text ? compile(*text, file.string())
-                                : compile(inner->get_ref<const std::string&>(), config_file.string()));
+  LS_TRY(ChatTemplate out,
+         text ? compile(*text, file.string())
+              : compile(inner->get_ref<const std::string&>(), config_file.string()));
   add_special_tokens(config, out.impl_->defaults);
   return out;
 }

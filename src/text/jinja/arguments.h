@@ -14,7 +14,8 @@ namespace longshore::text::jinja {
 inline Result<int64_t> integer_argument(const Value& value, int64_t otherwise) {
   if (value.missing()) return otherwise;
   LS_TRY_VOID(refuse_undefined(value));
-  if (!value.is_integer()) return raise("'{}' object cannot be interpreted as an integer", value.type_name());
+  if (!value.is_integer())
+    return raise("'{}' object cannot be interpreted as an integer", value.type_name());
   return value.as_int();
 }
 
@@ -30,7 +31,9 @@ inline Result<std::string> string_argument(const Value& value, std::string_view 
   return value.as_string();
 }
 
-inline bool flag_argument(const Value& value, bool otherwise) { return value.missing() ? otherwise : value.truthy(); }
+inline bool flag_argument(const Value& value, bool otherwise) {
+  return value.missing() ? otherwise : value.truthy();
+}
 
 inline const Builtin* find_in(std::span<const Builtin> table, std::string_view name) {
   for (const Builtin& builtin : table) {

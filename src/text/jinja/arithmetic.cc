@@ -33,7 +33,8 @@ Result<Value> integer_power(int64_t base, int64_t exponent) {
   }
   int64_t result = 1;
   while (exponent > 0) {
-    if ((exponent & 1) != 0 && __builtin_mul_overflow(result, base, &result)) return checked_integer(true, 0);
+    if ((exponent & 1) != 0 && __builtin_mul_overflow(result, base, &result))
+      return checked_integer(true, 0);
     exponent >>= 1;
     if (exponent > 0 && __builtin_mul_overflow(base, base, &base)) return checked_integer(true, 0);
   }
@@ -45,7 +46,8 @@ Result<Value> integer_division(Op op, int64_t a, int64_t b) {
   if (op == Op::kDivide) return Value::real(static_cast<double>(a) / static_cast<double>(b));
   if (b == -1) {
     if (op == Op::kModulo) return Value::integer(0);
-    return checked_integer(a == std::numeric_limits<int64_t>::min(), a == std::numeric_limits<int64_t>::min() ? 0 : -a);
+    return checked_integer(a == std::numeric_limits<int64_t>::min(),
+                           a == std::numeric_limits<int64_t>::min() ? 0 : -a);
   }
   const int64_t rest = a % b;
   const bool down = rest != 0 && ((rest < 0) != (b < 0));
@@ -86,8 +88,10 @@ Result<Value> float_division(Op op, double a, double b) {
 Result<Value> float_power(double a, double b) {
   if (a == 0 && b < 0) return raise("0.0 cannot be raised to a negative power");
   const double result = std::pow(a, b);
-  if (std::isnan(result) && !std::isnan(a) && !std::isnan(b)) return raise("complex numbers are not supported");
-  if (std::isinf(result) && std::isfinite(a) && std::isfinite(b)) return raise("numerical result out of range");
+  if (std::isnan(result) && !std::isnan(a) && !std::isnan(b))
+    return raise("complex numbers are not supported");
+  if (std::isinf(result) && std::isfinite(a) && std::isfinite(b))
+    return raise("numerical result out of range");
   return Value::real(result);
 }
 
@@ -135,7 +139,9 @@ Result<Value> concatenate(Runtime& rt, const Value& a, const Value& b) {
   return a.is(Kind::kList) ? rt.list(std::move(items)) : rt.tuple(std::move(items));
 }
 
-bool repeatable(const Value& value) { return value.is_string() || value.is_sequence(); }
+bool repeatable(const Value& value) {
+  return value.is_string() || value.is_sequence();
+}
 
 }  // namespace
 
@@ -153,7 +159,8 @@ Result<Value> negate(const Value& a, bool minus) {
   LS_TRY_VOID(refuse_undefined(a));
   if (a.is_integer()) {
     int64_t result = a.as_int();
-    return checked_integer(minus && __builtin_sub_overflow(int64_t{0}, a.as_int(), &result), result);
+    return checked_integer(minus && __builtin_sub_overflow(int64_t{0}, a.as_int(), &result),
+                           result);
   }
   if (a.is(Kind::kFloat)) return Value::real(minus ? -a.as_double() : a.as_double());
   return raise("bad operand type for unary {}: '{}'", minus ? '-' : '+', a.type_name());
@@ -164,7 +171,8 @@ Result<Value> arithmetic(Runtime& rt, Op op, const Value& a, const Value& b) {
   LS_TRY_VOID(refuse_undefined(a));
   LS_TRY_VOID(refuse_undefined(b));
   if (a.is_integer() && b.is_integer()) return integer_arithmetic(op, a.as_int(), b.as_int());
-  if (a.is(Kind::kUint) || b.is(Kind::kUint)) return raise("an integer beyond 64 bits cannot be calculated with");
+  if (a.is(Kind::kUint) || b.is(Kind::kUint))
+    return raise("an integer beyond 64 bits cannot be calculated with");
   if (a.is_number() && b.is_number()) return float_arithmetic(op, a.as_double(), b.as_double());
   if (op == Op::kAdd && repeatable(a) && a.kind() == b.kind()) return concatenate(rt, a, b);
   if (op == Op::kMultiply && repeatable(a) && b.is_integer()) return repeat(rt, a, b.as_int());
@@ -172,7 +180,8 @@ Result<Value> arithmetic(Runtime& rt, Op op, const Value& a, const Value& b) {
   if (op == Op::kAdd && a.is_string()) {
     return raise("can only concatenate str (not \"{}\") to str", b.type_name());
   }
-  return raise("unsupported operand type(s) for {}: '{}' and '{}'", symbol_of(op), a.type_name(), b.type_name());
+  return raise("unsupported operand type(s) for {}: '{}' and '{}'", symbol_of(op), a.type_name(),
+               b.type_name());
 }
 
 }  // namespace longshore::text::jinja

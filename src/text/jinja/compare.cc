@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "text/jinja/operators.h"
+#include "text/jinja/unicode.h"
 
 namespace longshore::text::jinja {
 namespace {
@@ -34,7 +35,9 @@ Result<bool> less_items(Runtime& rt, const std::vector<Value>& a, const std::vec
   return a.size() < b.size();
 }
 
-bool numbers_equal(const Value& a, const Value& b) { return same_key(a, b); }
+bool numbers_equal(const Value& a, const Value& b) {
+  return same_key(a, b);
+}
 
 bool numbers_less(const Value& a, const Value& b) {
   if (a.is(Kind::kUint) && b.is(Kind::kUint)) return a.as_uint() < b.as_uint();
@@ -43,7 +46,8 @@ bool numbers_less(const Value& a, const Value& b) {
 }
 
 bool orderable(const Value& a, const Value& b) {
-  return (a.is_number() && b.is_number()) || (a.kind() == b.kind() && (a.is_string() || a.is_sequence()));
+  return (a.is_number() && b.is_number()) ||
+         (a.kind() == b.kind() && (a.is_string() || a.is_sequence()));
 }
 
 Result<bool> contains_text(Runtime& rt, const Value& container, const Value& item) {
@@ -52,7 +56,7 @@ Result<bool> contains_text(Runtime& rt, const Value& container, const Value& ite
     return raise("'in <string>' requires string as left operand, not {}", item.type_name());
   }
   LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(container.as_string().size())));
-  return container.as_string().find(item.as_string()) != std::string::npos;
+  return find_text(container.as_string(), item.as_string()) != std::string::npos;
 }
 
 }  // namespace
@@ -64,7 +68,8 @@ Result<bool> equal(Runtime& rt, const Value& a, const Value& b) {
   if (a.identity() != nullptr && a.identity() == b.identity()) return true;
   switch (a.kind()) {
     case Kind::kString:
-      LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(std::min(a.as_string().size(), b.as_string().size()))));
+      LS_TRY_VOID(rt.charge_bytes(
+          static_cast<int64_t>(std::min(a.as_string().size(), b.as_string().size()))));
       return a.as_string() == b.as_string();
     case Kind::kList:
     case Kind::kTuple:
@@ -86,11 +91,13 @@ Result<bool> less(Runtime& rt, const Value& a, const Value& b) {
   LS_TRY_VOID(refuse_undefined(a));
   LS_TRY_VOID(refuse_undefined(b));
   if (!orderable(a, b)) {
-    return raise("'<' not supported between instances of '{}' and '{}'", a.type_name(), b.type_name());
+    return raise("'<' not supported between instances of '{}' and '{}'", a.type_name(),
+                 b.type_name());
   }
   if (a.is_number()) return numbers_less(a, b);
   if (a.is_string()) {
-    LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(std::min(a.as_string().size(), b.as_string().size()))));
+    LS_TRY_VOID(rt.charge_bytes(
+        static_cast<int64_t>(std::min(a.as_string().size(), b.as_string().size()))));
     return a.as_string() < b.as_string();
   }
   return less_items(rt, a.as_list().items, b.as_list().items);
@@ -100,7 +107,8 @@ Result<bool> contains(Runtime& rt, const Value& container, const Value& item) {
   if (container.is_string()) return contains_text(rt, container, item);
   if (container.is(Kind::kDict)) {
     if (!hashable(item)) return raise("unhashable type: '{}'", item.type_name());
-    LS_TRY_VOID(rt.charge(item.is_string() ? 1 : static_cast<int64_t>(container.as_dict().entries.size())));
+    LS_TRY_VOID(
+        rt.charge(item.is_string() ? 1 : static_cast<int64_t>(container.as_dict().entries.size())));
     return container.as_dict().find(item) != nullptr;
   }
   LS_TRY(const Items items, rt.iterate(container));

@@ -10,7 +10,8 @@ Result<Value> Interpreter::evaluate(const Expr& expr) {
   if (expr.op == Op::kConst) return expr.constant;
   const Frame::Depth depth(depth_);
   if (depth_ > limits().depth) {
-    return located(Error{ErrorKind::kModel, fmt::format("the template nests deeper than {} levels", limits().depth)},
+    return located(Error{ErrorKind::kModel,
+                         fmt::format("the template nests deeper than {} levels", limits().depth)},
                    expr.line);
   }
   if (auto charged = charge(1); !charged) return located(std::move(charged.error()), expr.line);
@@ -127,11 +128,13 @@ Result<void> Interpreter::spread(const Expr& expr, Args& args) {
   }
   if (!expr.double_star) return {};
   LS_TRY(const Value more, evaluate(*expr.double_star));
-  if (!more.is(Kind::kDict)) return raise("argument after ** must be a mapping, not {}", more.type_name());
+  if (!more.is(Kind::kDict))
+    return raise("argument after ** must be a mapping, not {}", more.type_name());
   for (const auto& [key, value] : more.as_dict().entries) {
     if (!key.is_string()) return raise("keywords must be strings");
     for (const auto& known : args.keyword) {
-      if (known.first == key.as_string()) return raise("got multiple values for keyword argument '{}'", known.first);
+      if (known.first == key.as_string())
+        return raise("got multiple values for keyword argument '{}'", known.first);
     }
     LS_TRY_VOID(charge(static_cast<int64_t>(args.keyword.size())));
     args.keyword.emplace_back(key.as_string(), value);
@@ -212,7 +215,8 @@ Result<Value> Interpreter::conditional(const Expr& expr) {
   LS_TRY(const Value condition, evaluate(*expr.operands[1]));
   if (condition.truthy()) return evaluate(*expr.operands[0]);
   if (expr.operands[2]) return evaluate(*expr.operands[2]);
-  return Value::undefined("the inline if-expression evaluated to false and no else section was defined");
+  return Value::undefined(
+      "the inline if-expression evaluated to false and no else section was defined");
 }
 
 Result<Value> Interpreter::binary(const Expr& expr) {

@@ -18,7 +18,8 @@ bool clean_number(std::string_view text, std::string& out) {
       out += text[i];
       continue;
     }
-    const bool between = i > 0 && i + 1 < text.size() && std::isalnum(static_cast<uint8_t>(text[i - 1])) != 0 &&
+    const bool between = i > 0 && i + 1 < text.size() &&
+                         std::isalnum(static_cast<uint8_t>(text[i - 1])) != 0 &&
                          std::isalnum(static_cast<uint8_t>(text[i + 1])) != 0;
     if (!between) return false;
   }
@@ -35,7 +36,8 @@ bool parse_float(std::string_view text, double& value) {
   const auto done = std::from_chars(first, last, value);
   if (done.ptr != last || clean.find('(') != std::string::npos) return false;
   if (done.ec == std::errc::result_out_of_range) {
-    const bool tiny = clean.find("e-") != std::string::npos || clean.find("E-") != std::string::npos;
+    const bool tiny =
+        clean.find("e-") != std::string::npos || clean.find("E-") != std::string::npos;
     value = std::copysign(tiny ? 0.0 : HUGE_VAL, clean[0] == '-' ? -1.0 : 1.0);
     return true;
   }
@@ -63,7 +65,8 @@ Parsed parse_integer(std::string_view text, int64_t base, int64_t& value) {
   if (base == 0) base = 10;
   if (clean.empty() || clean[0] == '-') return Parsed::kNo;
   if (negative) clean.insert(0, "-");
-  const auto done = std::from_chars(clean.data(), clean.data() + clean.size(), value, static_cast<int>(base));
+  const auto done =
+      std::from_chars(clean.data(), clean.data() + clean.size(), value, static_cast<int>(base));
   if (done.ptr != clean.data() + clean.size()) return Parsed::kNo;
   return done.ec == std::errc() ? Parsed::kYes : Parsed::kTooLarge;
 }
@@ -107,7 +110,8 @@ Out absolute(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   return a[0].as_int() < 0 ? negate(a[0], true) : Out(Value::integer(a[0].as_int()));
 }
 
-// Python rounds to the nearest decimal, a tie by the exact binary value: the correctly rounded text gives it.
+// Python rounds to the nearest decimal, a tie by the exact binary value: the correctly rounded text
+// gives it.
 double round_decimal(double d, int64_t digits) {
   if (!std::isfinite(d) || digits > 300) return d;
   if (digits < -308) return std::copysign(0.0, d);
@@ -125,7 +129,8 @@ Out round(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY_VOID(refuse_undefined(a[0]));
   LS_TRY(const int64_t digits, integer_argument(a[1], 0));
   LS_TRY(const std::string method, string_argument(a[2], "common"));
-  if (method != "common" && method != "ceil" && method != "floor") return raise("method must be common, ceil or floor");
+  if (method != "common" && method != "ceil" && method != "floor")
+    return raise("method must be common, ceil or floor");
   if (!a[0].is_number()) return raise("type {} doesn't define __round__ method", a[0].type_name());
   if (method == "common") {
     if (a[0].is_integer() && digits >= 0) return Value::integer(a[0].as_int());
@@ -135,7 +140,8 @@ Out round(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const Value scale, arithmetic(rt, Op::kPower, Value::integer(10), Value::integer(digits)));
   const double scaled = a[0].as_double() * scale.as_double();
   if (!std::isfinite(scaled)) return raise("cannot round {}", float_repr(scaled));
-  return Value::real((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale.as_double());
+  return Value::real((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) /
+                     scale.as_double());
 }
 
 constexpr Builtin kFilters[] = {
@@ -147,6 +153,8 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> number_filters() { return kFilters; }
+std::span<const Builtin> number_filters() {
+  return kFilters;
+}
 
 }  // namespace longshore::text::jinja

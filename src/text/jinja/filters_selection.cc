@@ -39,7 +39,8 @@ Result<std::string> take_name(Runtime& rt, Args& rest, std::string_view what) {
 Out map_attribute(Runtime& rt, const Items& items, Args& rest) {
   const Value path = take_keyword(rest, "attribute");
   const Value otherwise = take_keyword(rest, "default");
-  if (!rest.keyword.empty()) return raise("unexpected keyword argument '{}'", rest.keyword[0].first);
+  if (!rest.keyword.empty())
+    return raise("unexpected keyword argument '{}'", rest.keyword[0].first);
   std::vector<Value> out;
   for (const Value& element : items->items) {
     LS_TRY(Value value, attribute_path(rt, element, path, otherwise));
@@ -50,9 +51,9 @@ Out map_attribute(Runtime& rt, const Items& items, Args& rest) {
 
 Out map(Runtime& rt, Bound& a, Args& rest) {
   LS_TRY(const Items items, rt.iterate(a[0]));
-  const bool by_attribute =
-      rest.positional.empty() && !rest.keyword.empty() &&
-      std::any_of(rest.keyword.begin(), rest.keyword.end(), [](const auto& k) { return k.first == "attribute"; });
+  const bool by_attribute = rest.positional.empty() && !rest.keyword.empty() &&
+                            std::any_of(rest.keyword.begin(), rest.keyword.end(),
+                                        [](const auto& k) { return k.first == "attribute"; });
   if (by_attribute) return map_attribute(rt, items, rest);
   LS_TRY(const std::string name, take_name(rt, rest, "filter name"));
   const Builtin* filter = find_filter(name);
@@ -109,6 +110,8 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> selection_filters() { return kFilters; }
+std::span<const Builtin> selection_filters() {
+  return kFilters;
+}
 
 }  // namespace longshore::text::jinja

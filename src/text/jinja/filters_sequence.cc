@@ -27,19 +27,21 @@ Out first(Runtime& rt, Bound& a, Args& /*rest*/) {
     return Value::undefined("No first item, sequence was empty.");
   }
   LS_TRY(const Items items, rt.iterate(a[0]));
-  return items->items.empty() ? Value::undefined("No first item, sequence was empty.") : items->items.front();
+  return items->items.empty() ? Value::undefined("No first item, sequence was empty.")
+                              : items->items.front();
 }
 
 bool reversible(const Value& value) {
-  return value.is_string() || value.is_sequence() || value.is(Kind::kDict) || value.is(Kind::kView) ||
-         value.is(Kind::kRange);
+  return value.is_string() || value.is_sequence() || value.is(Kind::kDict) ||
+         value.is(Kind::kView) || value.is(Kind::kRange);
 }
 
 Out last(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY_VOID(refuse_undefined(a[0]));
   if (!reversible(a[0])) return raise("'{}' object is not reversible", a[0].type_name());
   LS_TRY(const Items items, rt.iterate(a[0]));
-  return items->items.empty() ? Value::undefined("No last item, sequence was empty.") : items->items.back();
+  return items->items.empty() ? Value::undefined("No last item, sequence was empty.")
+                              : items->items.back();
 }
 
 Out reverse(Runtime& rt, Bound& a, Args& /*rest*/) {
@@ -77,7 +79,8 @@ Out items(Runtime& rt, Bound& a, Args& /*rest*/) {
   if (a[0].undefined()) return rt.iterator({});
   if (!a[0].is(Kind::kDict)) return raise("Can only get item pairs from a mapping.");
   LS_TRY(const Items pairs,
-         rt.iterate(Value::object(Kind::kView, std::make_shared<View>(a[0].dict_pointer(), View::Part::kItems))));
+         rt.iterate(Value::object(
+             Kind::kView, std::make_shared<View>(a[0].dict_pointer(), View::Part::kItems))));
   return rt.iterator(pairs->items);
 }
 
@@ -111,7 +114,8 @@ Out batch(Runtime& rt, Bound& a, Args& /*rest*/) {
     row.push_back(value);
   }
   if (row.empty()) return rt.iterator(std::move(out));
-  while (!a[2].missing() && !a[2].none_value() && static_cast<int64_t>(row.size()) < size) row.push_back(a[2]);
+  while (!a[2].missing() && !a[2].none_value() && static_cast<int64_t>(row.size()) < size)
+    row.push_back(a[2]);
   LS_TRY_VOID(flush());
   return rt.iterator(std::move(out));
 }
@@ -162,13 +166,16 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> sequence_filters() { return kFilters; }
+std::span<const Builtin> sequence_filters() {
+  return kFilters;
+}
 
 Value fold_case(const Value& value, bool case_sensitive) {
   return case_sensitive || !value.is_string() ? value : Value::string(to_lower(value.as_string()));
 }
 
-Result<Value> attribute_path(Runtime& rt, const Value& object, const Value& path, const Value& otherwise) {
+Result<Value> attribute_path(Runtime& rt, const Value& object, const Value& path,
+                             const Value& otherwise) {
   Value value = object;
   if (path.is_integer()) {
     LS_TRY(value, item(rt, object, path));
@@ -180,8 +187,10 @@ Result<Value> attribute_path(Runtime& rt, const Value& object, const Value& path
       more = dot != std::string_view::npos;
       const std::string part(left.substr(0, dot));
       left.remove_prefix(more ? dot + 1 : left.size());
-      const bool number = !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == part.npos;
-      LS_TRY(value, item(rt, value, number ? Value::integer(std::stoll(part)) : Value::string(part)));
+      const bool number =
+          !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == part.npos;
+      LS_TRY(value,
+             item(rt, value, number ? Value::integer(std::stoll(part)) : Value::string(part)));
       if (value.undefined() && !otherwise.missing()) value = otherwise;
     }
   }
@@ -190,8 +199,8 @@ Result<Value> attribute_path(Runtime& rt, const Value& object, const Value& path
 }
 
 const Builtin* find_filter(std::string_view name) {
-  for (const auto& table : {string_filters(), sequence_filters(), selection_filters(), sorting_filters(),
-                            number_filters()}) {
+  for (const auto& table : {string_filters(), sequence_filters(), selection_filters(),
+                            sorting_filters(), number_filters()}) {
     if (const Builtin* found = find_in(table, name)) return found;
   }
   return nullptr;

@@ -9,7 +9,9 @@ namespace {
 
 using Out = Result<Value>;
 
-bool given(const Value& value) { return !value.missing() && !value.none_value(); }
+bool given(const Value& value) {
+  return !value.missing() && !value.none_value();
+}
 
 // The key of an element for sort: of "a,b" a list of both.
 Out sort_key(Runtime& rt, const Value& element, const Value& path, bool case_sensitive) {
@@ -22,7 +24,8 @@ Out sort_key(Runtime& rt, const Value& element, const Value& path, bool case_sen
   std::string_view left = path.as_string();
   while (true) {
     const size_t comma = left.find(',');
-    LS_TRY(const Value value, attribute_path(rt, element, Value::string(std::string(left.substr(0, comma)))));
+    LS_TRY(const Value value,
+           attribute_path(rt, element, Value::string(std::string(left.substr(0, comma)))));
     keys.push_back(fold_case(value, case_sensitive));
     if (comma == std::string_view::npos) break;
     left.remove_prefix(comma + 1);
@@ -30,7 +33,8 @@ Out sort_key(Runtime& rt, const Value& element, const Value& path, bool case_sen
   return rt.list(std::move(keys));
 }
 
-Result<std::vector<Value>> sort_keys(Runtime& rt, const std::vector<Value>& items, const Value& path, bool sensitive) {
+Result<std::vector<Value>> sort_keys(Runtime& rt, const std::vector<Value>& items,
+                                     const Value& path, bool sensitive) {
   std::vector<Value> keys;
   keys.reserve(items.size());
   for (const Value& element : items) {
@@ -55,13 +59,15 @@ Out sort(Runtime& rt, Bound& a, Args& /*rest*/) {
 Out dictsort(Runtime& rt, Bound& a, Args& /*rest*/) {
   if (!a[0].is(Kind::kDict)) return raise("'{}' has no items to sort", a[0].type_name());
   LS_TRY(const std::string by, string_argument(a[2], "key"));
-  if (by != "key" && by != "value") return raise("You can only sort by either \"key\" or \"value\"");
+  if (by != "key" && by != "value")
+    return raise("You can only sort by either \"key\" or \"value\"");
   std::vector<Value> pairs;
   for (const auto& [key, value] : a[0].as_dict().entries) {
     LS_TRY(Value pair, rt.tuple({key, value}));
     pairs.push_back(std::move(pair));
   }
-  LS_TRY(const auto keys, sort_keys(rt, pairs, Value::integer(by == "key" ? 0 : 1), flag_argument(a[1], false)));
+  LS_TRY(const auto keys,
+         sort_keys(rt, pairs, Value::integer(by == "key" ? 0 : 1), flag_argument(a[1], false)));
   LS_TRY_VOID(sort_by(pairs, keys, flag_argument(a[3], false), python_order(rt)));
   return rt.list(std::move(pairs));
 }
@@ -72,13 +78,18 @@ Out extreme(Runtime& rt, Bound& a, bool largest) {
   LS_TRY(const auto keys, sort_keys(rt, items->items, a[2], flag_argument(a[1], false)));
   size_t best = 0;
   for (size_t i = 1; i < keys.size(); ++i) {
-    LS_TRY(const bool better, largest ? less(rt, keys[best], keys[i]) : less(rt, keys[i], keys[best]));
+    LS_TRY(const bool better,
+           largest ? less(rt, keys[best], keys[i]) : less(rt, keys[i], keys[best]));
     if (better) best = i;
   }
   return items->items[best];
 }
-Out smallest(Runtime& rt, Bound& a, Args& /*rest*/) { return extreme(rt, a, false); }
-Out largest(Runtime& rt, Bound& a, Args& /*rest*/) { return extreme(rt, a, true); }
+Out smallest(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return extreme(rt, a, false);
+}
+Out largest(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return extreme(rt, a, true);
+}
 
 Out unique(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const Items items, rt.iterate(a[0]));
@@ -141,8 +152,9 @@ constexpr Builtin kFilters[] = {
     {"groupby", "value,attribute,default,case_sensitive", 2, groupby},
 };
 
-Result<void> merge(std::vector<size_t>& order, std::vector<size_t>& spare, size_t first, size_t middle, size_t last,
-                   const std::function<Result<bool>(size_t, size_t)>& before) {
+Result<void> merge_runs(std::vector<size_t>& order, std::vector<size_t>& spare, size_t first,
+                        size_t middle, size_t last,
+                        const std::function<Result<bool>(size_t, size_t)>& before) {
   size_t left = first;
   size_t right = middle;
   for (size_t out = first; out < last; ++out) {
@@ -157,9 +169,12 @@ Result<void> merge(std::vector<size_t>& order, std::vector<size_t>& spare, size_
 
 }  // namespace
 
-std::span<const Builtin> sorting_filters() { return kFilters; }
+std::span<const Builtin> sorting_filters() {
+  return kFilters;
+}
 
-Result<void> sort_by(std::vector<Value>& items, const std::vector<Value>& keys, bool reverse, const LessThan& less_than) {
+Result<void> sort_by(std::vector<Value>& items, const std::vector<Value>& keys, bool reverse,
+                     const LessThan& less_than) {
   std::vector<size_t> order(items.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::vector<size_t> spare(items.size());
@@ -170,7 +185,7 @@ Result<void> sort_by(std::vector<Value>& items, const std::vector<Value>& keys, 
     for (size_t first = 0; first < order.size(); first += 2 * width) {
       const size_t middle = std::min(first + width, order.size());
       const size_t last = std::min(first + 2 * width, order.size());
-      LS_TRY_VOID(merge(order, spare, first, middle, last, before));
+      LS_TRY_VOID(merge_runs(order, spare, first, middle, last, before));
     }
     order.swap(spare);
   }

@@ -29,8 +29,9 @@ std::string title_words(std::string_view text) {
     const uint32_t code = next_code_point(text, at);
     const std::string_view point = text.substr(start, at - start);
     out += inside ? to_lower(point) : to_upper(point);
-    inside = !is_space(code) && std::string_view("-({[<").find(static_cast<char>(code < 0x80 ? code : 'a')) ==
-                                    std::string_view::npos;
+    inside = !is_space(code) &&
+             std::string_view("-({[<").find(static_cast<char>(code < 0x80 ? code : 'a')) ==
+                 std::string_view::npos;
   }
   return out;
 }
@@ -83,9 +84,11 @@ Out format(Runtime& rt, Bound& a, Args& rest) {
     return raise("can't handle positional and keyword arguments at the same time");
   }
   LS_TRY(const std::string pattern, to_text(rt, a[0]));
-  if (rest.keyword.empty()) return format_percent(rt, pattern, Value::tuple(std::move(rest.positional)));
+  if (rest.keyword.empty())
+    return format_percent(rt, pattern, Value::tuple(std::move(rest.positional)));
   auto named = std::make_shared<Dict>();
-  for (const auto& [name, value] : rest.keyword) LS_TRY_VOID(rt.dict_set(*named, Value::string(name), value));
+  for (const auto& [name, value] : rest.keyword)
+    LS_TRY_VOID(rt.dict_set(*named, Value::string(name), value));
   return format_percent(rt, pattern, Value::object(Kind::kDict, std::move(named)));
 }
 
@@ -210,15 +213,17 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> string_filters() { return kFilters; }
+std::span<const Builtin> string_filters() {
+  return kFilters;
+}
 
-Result<Value> replace_text(Runtime& rt, const std::string& text, const std::string& from, const std::string& to,
-                           int64_t count) {
+Result<Value> replace_text(Runtime& rt, const std::string& text, const std::string& from,
+                           const std::string& to, int64_t count) {
   std::string out;
   size_t at = 0;
   for (int64_t done = 0; count < 0 || done < count; ++done) {
     // An empty pattern matches in front of every code point and at the end.
-    size_t found = from.empty() ? at : text.find(from, at);
+    size_t found = from.empty() ? at : find_text(text, from, at);
     if (from.empty() && done > 0) {
       if (at >= text.size()) break;
       next_code_point(text, found);

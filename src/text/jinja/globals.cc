@@ -19,14 +19,16 @@ Result<Value> range(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
     return raise("a bound of range() is too large");
   }
   auto out = std::make_shared<Range>(start, stop, step);
-  if (out->length() > kMaxRange) return raise("range too big: it has more than {} elements", kMaxRange);
+  if (out->length() > kMaxRange)
+    return raise("range too big: it has more than {} elements", kMaxRange);
   return Value::object(Kind::kRange, std::move(out));
 }
 
 Result<void> fill(Runtime& rt, const Bound& a, const Args& rest, Dict& out) {
   if (rest.positional.size() > 0) return raise("dict() takes at most 1 positional argument");
   if (a[0].is(Kind::kDict)) {
-    for (const auto& [key, value] : a[0].as_dict().entries) LS_TRY_VOID(rt.dict_set(out, key, value));
+    for (const auto& [key, value] : a[0].as_dict().entries)
+      LS_TRY_VOID(rt.dict_set(out, key, value));
   } else if (!a[0].missing()) {
     LS_TRY(const Items pairs, rt.iterate(a[0]));
     for (const Value& pair : pairs->items) {
@@ -35,7 +37,8 @@ Result<void> fill(Runtime& rt, const Bound& a, const Args& rest, Dict& out) {
       LS_TRY_VOID(rt.dict_set(out, parts->items[0], parts->items[1]));
     }
   }
-  for (const auto& [name, value] : rest.keyword) LS_TRY_VOID(rt.dict_set(out, Value::string(name), value));
+  for (const auto& [name, value] : rest.keyword)
+    LS_TRY_VOID(rt.dict_set(out, Value::string(name), value));
   return {};
 }
 
@@ -78,7 +81,8 @@ Result<Value> cycler(Runtime& rt, Bound& /*a*/, Args& rest) {
   return Value::object(Kind::kCycler, std::make_shared<Cycler>(items.as_list().items));
 }
 
-constexpr Builtin kJoin = {"joiner", "state", 1, [](Runtime& /*rt*/, Bound& a, Args& /*rest*/) -> Result<Value> {
+constexpr Builtin kJoin = {"joiner", "state", 1,
+                           [](Runtime& /*rt*/, Bound& a, Args& /*rest*/) -> Result<Value> {
                              auto& state = a[0].as<Cycler>();
                              if (state.at == 0) {
                                state.at = 1;
@@ -106,6 +110,8 @@ constexpr Builtin kGlobals[] = {
 
 }  // namespace
 
-const Builtin* find_global(std::string_view name) { return find_in(kGlobals, name); }
+const Builtin* find_global(std::string_view name) {
+  return find_in(kGlobals, name);
+}
 
 }  // namespace longshore::text::jinja

@@ -37,7 +37,9 @@ Value Interpreter::make_namespace(std::shared_ptr<Namespace> space) {
   return Value::object(Kind::kNamespace, std::move(space));
 }
 
-void Interpreter::push_scope() { scope_ = std::make_shared<Scope>(scope_); }
+void Interpreter::push_scope() {
+  scope_ = std::make_shared<Scope>(scope_);
+}
 
 Result<Interpreter::Flow> Interpreter::execute(const Block& block) {
   for (const auto& stmt : block) {
@@ -50,7 +52,9 @@ Result<Interpreter::Flow> Interpreter::execute(const Block& block) {
 Result<Interpreter::Flow> Interpreter::execute(const Stmt& stmt) {
   const Frame::Depth depth(depth_);
   if (depth_ > limits().depth) {
-    return located({ErrorKind::kModel, fmt::format("the template nests deeper than {} levels", limits().depth)}, stmt.line);
+    return located({ErrorKind::kModel,
+                    fmt::format("the template nests deeper than {} levels", limits().depth)},
+                   stmt.line);
   }
   if (auto charged = charge(1); !charged) return located(std::move(charged.error()), stmt.line);
   auto flow = dispatch(stmt);
@@ -102,7 +106,8 @@ Result<Interpreter::Flow> Interpreter::dispatch(const Stmt& stmt) {
 
 Result<void> Interpreter::write(std::string_view text) {
   const auto size = static_cast<int64_t>(out_->size() + text.size());
-  if (size > limits().output_bytes) return raise("the output exceeds {} bytes", limits().output_bytes);
+  if (size > limits().output_bytes)
+    return raise("the output exceeds {} bytes", limits().output_bytes);
   LS_TRY_VOID(charge_bytes(static_cast<int64_t>(text.size())));
   out_->append(text);
   return {};
@@ -137,7 +142,8 @@ Result<Items> Interpreter::loop_items(const Stmt& stmt, const Value& iterable) {
   std::vector<Value> kept;
   for (const Value& value : items->items) {
     scope_ = std::make_shared<Scope>(frame.scope);
-    scope_->set(kLoopSymbol, Value::undefined("'loop' is undefined in the condition of its own for"));
+    scope_->set(kLoopSymbol,
+                Value::undefined("'loop' is undefined in the condition of its own for"));
     LS_TRY_VOID(assign(stmt.target, value));
     LS_TRY(const Value condition, evaluate(*stmt.conditions[0]));
     if (condition.truthy()) kept.push_back(value);
@@ -147,7 +153,8 @@ Result<Items> Interpreter::loop_items(const Stmt& stmt, const Value& iterable) {
 }
 
 Result<void> Interpreter::run_loop(const Stmt& stmt, const Value& iterable, int level) {
-  if (depth_ >= limits().depth) return raise("the template nests deeper than {} levels", limits().depth);
+  if (depth_ >= limits().depth)
+    return raise("the template nests deeper than {} levels", limits().depth);
   LS_TRY(const Items items, loop_items(stmt, iterable));
   const Frame frame(*this);
   if (items->items.empty()) {
@@ -213,7 +220,8 @@ Result<void> Interpreter::run_set(const Stmt& stmt) {
 
 Result<std::string> Interpreter::capture(const Block& block) {
   const Frame frame(*this);
-  if (depth_ > limits().depth) return raise("the template nests deeper than {} levels", limits().depth);
+  if (depth_ > limits().depth)
+    return raise("the template nests deeper than {} levels", limits().depth);
   push_scope();
   std::string text;
   std::string* const outer = std::exchange(out_, &text);

@@ -20,12 +20,15 @@ Value no_attribute(const Value& object, std::string_view name) {
 
 // Methods that would change their object: the sandbox of transformers hides them.
 bool hidden(const Value& object, std::string_view name) {
-  static constexpr std::array<std::string_view, 5> kOfDict = {"clear", "pop", "popitem", "setdefault", "update"};
-  static constexpr std::array<std::string_view, 8> kOfList = {"append", "clear", "extend", "insert",
-                                                              "pop",    "remove", "reverse", "sort"};
+  static constexpr std::array<std::string_view, 5> kOfDict = {"clear", "pop", "popitem",
+                                                              "setdefault", "update"};
+  static constexpr std::array<std::string_view, 8> kOfList = {
+      "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
   if (name.starts_with("__")) return true;
-  if (object.is(Kind::kDict)) return std::find(kOfDict.begin(), kOfDict.end(), name) != kOfDict.end();
-  if (object.is(Kind::kList)) return std::find(kOfList.begin(), kOfList.end(), name) != kOfList.end();
+  if (object.is(Kind::kDict))
+    return std::find(kOfDict.begin(), kOfDict.end(), name) != kOfDict.end();
+  if (object.is(Kind::kList))
+    return std::find(kOfList.begin(), kOfList.end(), name) != kOfList.end();
   return false;
 }
 
@@ -76,7 +79,8 @@ Value python_attribute(const Value& object, std::string_view name) {
     const Value* found = object.as<Namespace>().find(name);
     return found != nullptr ? *found : Value();
   }
-  if (object.is(Kind::kCycler) && name == "current") return object.as<Cycler>().items[object.as<Cycler>().at];
+  if (object.is(Kind::kCycler) && name == "current")
+    return object.as<Cycler>().items[object.as<Cycler>().at];
   if (object.is(Kind::kTuple) && object.as_list().group) {
     if (name == "grouper") return object.as_list().items[0];
     if (name == "list") return object.as_list().items[1];
@@ -90,7 +94,8 @@ Value python_attribute(const Value& object, std::string_view name) {
 Result<Value> python_item(Runtime& rt, const Value& object, const Value& key) {
   if (object.is(Kind::kDict)) {
     if (!hashable(key)) return Value();
-    LS_TRY_VOID(rt.charge(key.is_string() ? 1 : static_cast<int64_t>(object.as_dict().entries.size())));
+    LS_TRY_VOID(
+        rt.charge(key.is_string() ? 1 : static_cast<int64_t>(object.as_dict().entries.size())));
     const Value* found = object.as_dict().find(key);
     return found != nullptr ? *found : Value();
   }
@@ -148,8 +153,8 @@ Result<Value> pick(Runtime& rt, const Value& object, const std::vector<int64_t>&
 Result<Value> attribute(Runtime& rt, const Value& object, std::string_view name) {
   LS_TRY_VOID(refuse_undefined(object));
   if (hidden(object, name)) {
-    return Value::undefined(
-        fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, object.type_name()));
+    return Value::undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe.", name,
+                                        object.type_name()));
   }
   Value found = python_attribute(object, name);
   if (!found.missing()) return found;
@@ -174,7 +179,8 @@ Result<Value> item(Runtime& rt, const Value& object, const Value& key) {
   return Value::undefined(fmt::format("{} has no element {}", described(object), text));
 }
 
-Result<Value> slice(Runtime& rt, const Value& object, const Value& start, const Value& stop, const Value& step) {
+Result<Value> slice(Runtime& rt, const Value& object, const Value& start, const Value& stop,
+                    const Value& step) {
   LS_TRY_VOID(refuse_undefined(object));
   if (!object.is_string() && !object.is_sequence() && !object.is(Kind::kRange)) {
     return raise("'{}' object is not subscriptable by a slice", object.type_name());

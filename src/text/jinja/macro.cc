@@ -42,7 +42,8 @@ Result<Value> Interpreter::call(const Value& callee, Args args) {
 Result<Value> Interpreter::call_macro(const Callable& callable, Args args) {
   const MacroNode& macro = *callable.macro;
   const Frame frame(*this);
-  if (depth_ > limits().depth) return raise("the template nests deeper than {} levels", limits().depth);
+  if (depth_ > limits().depth)
+    return raise("the template nests deeper than {} levels", limits().depth);
   scope_ = std::make_shared<Scope>(callable.scope);
   LS_TRY_VOID(bind_parameters(macro, args));
   std::string text;
@@ -76,17 +77,20 @@ Result<void> Interpreter::bind_extras(const MacroNode& macro, Args& args, size_t
   }
   if (macro.uses_kwargs) {
     auto extra = std::make_shared<Dict>();
-    for (auto& [name, value] : args.keyword) LS_TRY_VOID(dict_set(*extra, Value::string(name), value));
+    for (auto& [name, value] : args.keyword)
+      LS_TRY_VOID(dict_set(*extra, Value::string(name), value));
     scope_->set(kKwargsSymbol, Value::object(Kind::kDict, extra));
   } else if (!args.keyword.empty()) {
     return raise("macro '{}' takes no keyword argument '{}'", macro.name, args.keyword[0].first);
   }
   if (macro.uses_varargs) {
-    std::vector<Value> extra(args.positional.begin() + static_cast<int64_t>(used), args.positional.end());
+    std::vector<Value> extra(args.positional.begin() + static_cast<int64_t>(used),
+                             args.positional.end());
     LS_TRY(Value value, tuple(std::move(extra)));
     scope_->set(kVarargsSymbol, std::move(value));
   } else if (args.positional.size() > macro.parameters.size()) {
-    return raise("macro '{}' takes not more than {} argument(s)", macro.name, macro.parameters.size());
+    return raise("macro '{}' takes not more than {} argument(s)", macro.name,
+                 macro.parameters.size());
   }
   return {};
 }
@@ -97,7 +101,8 @@ Result<Value> Interpreter::call_loop(const Value& loop_value, Args args) {
   if (loop.recursive == nullptr || loop.scope == nullptr) {
     return raise("the loop must have the 'recursive' marker to be called recursively");
   }
-  if (args.positional.size() != 1 || !args.keyword.empty()) return raise("loop() takes one argument");
+  if (args.positional.size() != 1 || !args.keyword.empty())
+    return raise("loop() takes one argument");
   const Frame frame(*this);
   scope_ = loop.scope;
   std::string text;

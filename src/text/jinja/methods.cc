@@ -1,4 +1,5 @@
-// The methods of dict, list, tuple, numbers, loop and cycler; none of them changes a value of the template.
+// The methods of dict, list, tuple, numbers, loop and cycler; none of them changes a value of the
+// template.
 #include "text/jinja/methods.h"
 
 #include <cmath>
@@ -18,13 +19,16 @@ Out view(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
 
 Out get(Runtime& rt, Bound& a, Args& /*rest*/) {
   if (!hashable(a[1])) return raise("unhashable type: '{}'", a[1].type_name());
-  LS_TRY_VOID(rt.charge(a[1].is_string() ? 1 : static_cast<int64_t>(a[0].as_dict().entries.size())));
+  LS_TRY_VOID(
+      rt.charge(a[1].is_string() ? 1 : static_cast<int64_t>(a[0].as_dict().entries.size())));
   const Value* found = a[0].as_dict().find(a[1]);
   if (found != nullptr) return *found;
   return a[2].missing() ? Value::none() : a[2];
 }
 
-Out copy(Runtime& /*rt*/, Bound& a, Args& /*rest*/) { return a[0]; }
+Out copy(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
+  return a[0];
+}
 
 Out index(Runtime& rt, Bound& a, Args& /*rest*/) {
   const auto& items = a[0].as_list().items;
@@ -126,6 +130,8 @@ std::span<const Builtin> table_of(Kind kind) {
 
 }  // namespace
 
-const Builtin* find_method(const Value& self, std::string_view name) { return find_in(table_of(self.kind()), name); }
+const Builtin* find_method(const Value& self, std::string_view name) {
+  return find_in(table_of(self.kind()), name);
+}
 
 }  // namespace longshore::text::jinja

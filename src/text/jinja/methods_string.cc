@@ -22,40 +22,59 @@ Out stripped(Runtime& rt, Bound& a, Args& /*rest*/) {
   const std::string& text = a[0].as_string();
   if (a[1].missing() || a[1].none_value()) return rt.string(std::string(strip(text, side)));
   LS_TRY(const std::string set, string_argument(a[1], ""));
-  LS_TRY_VOID(rt.charge_product(static_cast<int64_t>(text.size()), 1 + static_cast<int64_t>(set.size()) / 16));
+  LS_TRY_VOID(rt.charge_product(static_cast<int64_t>(text.size()),
+                                1 + static_cast<int64_t>(set.size()) / 16));
   const std::string_view view = set;
   return rt.string(std::string(strip(text, side, &view)));
 }
 
-std::vector<std::string_view> split_on_space(std::string_view text, int64_t most, bool from_right) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    text = strip(text, from_right ? Side::kRight : Side::kLeft);
-    if (text.empty()) break;
-    if (most >= 0 && static_cast<int64_t>(parts.size()) == most) {
-      parts.push_back(strip(text, from_right ? Side::kLeft : Side::kRight).empty() ? text : text);
-      break;
-    }
-    size_t cut = from_right ? 0 : text.size();
-    size_t rest = cut;
-    for (size_t at = 0; at < text.size();) {
-      const size_t start = at;
-      if (!is_space(next_code_point(text, at))) continue;
-      cut = from_right ? at : start;
-      rest = from_right ? at : start;
-      if (!from_right) break;
-    }
-    parts.push_back(from_right ? text.substr(cut) : text.substr(0, cut));
-    text = from_right ? text.substr(0, rest) : text.substr(rest);
-  }
-  if (from_right) std::reverse(parts.begin(), parts.end());
-  return parts;
+// Searching from the right compares at every place.
+Result<void> charge_search(Runtime& rt, std::string_view text, std::string_view part,
+                           bool from_right) {
+  LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(text.size())));
+  if (!from_right) return {};
+  const int64_t compared = static_cast<int64_t>(std::min(text.size(), part.size())) / 16;
+  return rt.charge(static_cast<int64_t>(text.size()) / 16 * compared);
 }
 
-std::vector<std::string_view> split_on(std::string_view text, std::string_view mark, int64_t most, bool from_right) {
+std::vector<std::string_view> words_of(std::string_view text) {
+  std::vector<std::string_view> words;
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t start = at;
+    if (!is_space(next_code_point(text, at))) continue;
+    if (start > begin) words.push_back(text.substr(begin, start - begin));
+    begin = at;
+  }
+  if (begin < text.size()) words.push_back(text.substr(begin));
+  return words;
+}
+
+// At most `most` cuts; the uncut rest keeps its inner and outer white space, except at the side of
+// the cuts.
+std::vector<std::string_view> split_on_space(std::string_view text, int64_t most, bool from_right) {
+  std::vector<std::string_view> words = words_of(text);
+  const auto count = static_cast<int64_t>(words.size());
+  if (most < 0 || count <= most) return words;
+  const size_t cuts = static_cast<size_t>(most);
+  if (from_right) {
+    const std::string_view last = words[words.size() - cuts - 1];
+    const auto end = static_cast<size_t>(last.data() + last.size() - text.data());
+    words.erase(words.begin(), words.end() - static_cast<int64_t>(cuts) - 1);
+    words[0] = text.substr(0, end);
+  } else {
+    const auto begin = static_cast<size_t>(words[cuts].data() - text.data());
+    words.resize(cuts);
+    words.push_back(text.substr(begin));
+  }
+  return words;
+}
+
+std::vector<std::string_view> split_on(std::string_view text, std::string_view mark, int64_t most,
+                                       bool from_right) {
   std::vector<std::string_view> parts;
   while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
-    const size_t found = from_right ? text.rfind(mark) : text.find(mark);
+    const size_t found = from_right ? text.rfind(mark) : find_text(text, mark);
     if (found == std::string_view::npos) break;
     const std::string_view before = text.substr(0, found);
     const std::string_view after = text.substr(found + mark.size());
@@ -79,9 +98,11 @@ Out split(Runtime& rt, Bound& a, Args& /*rest*/) {
   const std::string& text = a[0].as_string();
   LS_TRY(const int64_t most, integer_argument(a[2], -1));
   LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(text.size())));
-  if (a[1].missing() || a[1].none_value()) return list_of(rt, split_on_space(text, most, from_right));
+  if (a[1].missing() || a[1].none_value())
+    return list_of(rt, split_on_space(text, most, from_right));
   LS_TRY(const std::string mark, string_argument(a[1], ""));
   if (mark.empty()) return raise("empty separator");
+  LS_TRY_VOID(charge_search(rt, text, mark, from_right));
   return list_of(rt, split_on(text, mark, most, from_right));
 }
 
@@ -108,13 +129,14 @@ Out partition(Runtime& rt, Bound& a, Args& /*rest*/) {
   const std::string& text = a[0].as_string();
   LS_TRY(const std::string mark, string_argument(a[1], ""));
   if (mark.empty()) return raise("empty separator");
-  LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(text.size())));
-  const size_t found = from_right ? text.rfind(mark) : text.find(mark);
+  LS_TRY_VOID(charge_search(rt, text, mark, from_right));
+  const size_t found = from_right ? text.rfind(mark) : find_text(text, mark);
   const Value whole = a[0];
   const Value empty = Value::string("");
-  if (found == std::string::npos) return from_right ? rt.tuple({empty, empty, whole}) : rt.tuple({whole, empty, empty});
-  return rt.tuple(
-      {Value::string(text.substr(0, found)), Value::string(mark), Value::string(text.substr(found + mark.size()))});
+  if (found == std::string::npos)
+    return from_right ? rt.tuple({empty, empty, whole}) : rt.tuple({whole, empty, empty});
+  return rt.tuple({Value::string(text.substr(0, found)), Value::string(mark),
+                   Value::string(text.substr(found + mark.size()))});
 }
 
 // text[start:end] by Python's optional indices; false if start lies beyond the end.
@@ -157,7 +179,8 @@ Out find(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const std::string part, string_argument(a[1], ""));
   int64_t offset = 0;
   LS_TRY(const bool inside, cut(rt, a, text, offset));
-  const size_t found = from_right ? text.rfind(part) : text.find(part);
+  LS_TRY_VOID(charge_search(rt, text, part, from_right));
+  const size_t found = from_right ? text.rfind(part) : find_text(text, part);
   if (inside && found != std::string_view::npos) {
     return Value::integer(offset + count_code_points(text.substr(0, found)));
   }
@@ -173,7 +196,9 @@ Out count(Runtime& rt, Bound& a, Args& /*rest*/) {
   if (!inside) return Value::integer(0);
   if (part.empty()) return Value::integer(count_code_points(text) + 1);
   int64_t times = 0;
-  for (size_t at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++times;
+  for (size_t at = find_text(text, part); at != std::string_view::npos; ++times) {
+    at = find_text(text, part, at + part.size());
+  }
   return Value::integer(times);
 }
 
@@ -198,7 +223,8 @@ Out join(Runtime& rt, Bound& a, Args& /*rest*/) {
   std::string out;
   for (size_t i = 0; i < items->items.size(); ++i) {
     const Value& part = items->items[i];
-    if (!part.is_string()) return raise("sequence item {}: expected str instance, {} found", i, part.type_name());
+    if (!part.is_string())
+      return raise("sequence item {}: expected str instance, {} found", i, part.type_name());
     if (i > 0) out += a[0].as_string();
     LS_TRY_VOID(rt.charge(static_cast<int64_t>(a[0].as_string().size()) / 16 + 1));
     LS_TRY_VOID(append_text(rt, part, out));
@@ -206,7 +232,9 @@ Out join(Runtime& rt, Bound& a, Args& /*rest*/) {
   return rt.string(std::move(out));
 }
 
-Out format(Runtime& rt, Bound& a, Args& rest) { return format_braces(rt, a[0].as_string(), rest); }
+Out format(Runtime& rt, Bound& a, Args& rest) {
+  return format_braces(rt, a[0].as_string(), rest);
+}
 
 using Predicate = bool (*)(uint32_t);
 
@@ -220,7 +248,9 @@ Out all_are(Runtime& rt, Bound& a, Args& /*rest*/) {
   return Value::boolean(!text.empty());
 }
 
-bool is_alphanumeric(uint32_t code) { return is_alpha(code) || is_digit(code); }
+bool is_alphanumeric(uint32_t code) {
+  return is_alpha(code) || is_digit(code);
+}
 
 template <bool upper>
 Out has_case(Runtime& rt, Bound& a, Args& /*rest*/) {
@@ -230,7 +260,8 @@ Out has_case(Runtime& rt, Bound& a, Args& /*rest*/) {
 Result<std::pair<std::string, int64_t>> padding(Runtime& rt, const Bound& a) {
   LS_TRY(const int64_t width, integer_argument(a[1], 0));
   LS_TRY(std::string fill, string_argument(a[2], " "));
-  if (count_code_points(fill) != 1) return raise("The fill character must be exactly one character long");
+  if (count_code_points(fill) != 1)
+    return raise("The fill character must be exactly one character long");
   LS_TRY_VOID(rt.charge_product(static_cast<int64_t>(fill.size()), width));
   LS_TRY_VOID(rt.charge_bytes(static_cast<int64_t>(a[0].as_string().size())));
   const int64_t missing = width - count_code_points(a[0].as_string());
@@ -249,7 +280,9 @@ Out justified(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const auto pad, padding(rt, a));
   const auto& [fill, missing] = pad;
   const int64_t width = missing + count_code_points(a[0].as_string());
-  const int64_t left = where == '<' ? 0 : where == '>' ? missing : missing / 2 + (missing & width & 1);
+  const int64_t left = where == '<'   ? 0
+                       : where == '>' ? missing
+                                      : missing / 2 + (missing & width & 1);
   return rt.string(repeated(fill, left) + a[0].as_string() + repeated(fill, missing - left));
 }
 
@@ -303,6 +336,8 @@ constexpr Builtin kMethods[] = {
 
 }  // namespace
 
-std::span<const Builtin> string_methods() { return kMethods; }
+std::span<const Builtin> string_methods() {
+  return kMethods;
+}
 
 }  // namespace longshore::text::jinja

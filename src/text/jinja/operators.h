@@ -27,8 +27,8 @@ namespace longshore::text::jinja {
 // object[key]: the item, else (for a string key) the attribute, else Undefined.
 [[nodiscard]] Result<Value> item(Runtime& rt, const Value& object, const Value& key);
 // object[start:stop:step]; missing or none parts take Python's defaults.
-[[nodiscard]] Result<Value> slice(Runtime& rt, const Value& object, const Value& start, const Value& stop,
-                                  const Value& step);
+[[nodiscard]] Result<Value> slice(Runtime& rt, const Value& object, const Value& start,
+                                  const Value& stop, const Value& step);
 
 // The error that the use of an Undefined causes; other values pass.
 [[nodiscard]] Result<void> refuse_undefined(const Value& value);

@@ -66,7 +66,8 @@ Result<void> append_sequence(Runtime& rt, const Value& value, std::string& out) 
 }
 
 Result<void> append_view(Runtime& rt, const Value& value, std::string& out) {
-  static constexpr std::array<std::string_view, 3> kNames = {"dict_keys", "dict_values", "dict_items"};
+  static constexpr std::array<std::string_view, 3> kNames = {"dict_keys", "dict_values",
+                                                             "dict_items"};
   out += kNames[static_cast<size_t>(value.as<View>().part)];
   out += "([";
   LS_TRY(const Items items, rt.iterate(value));
@@ -132,7 +133,8 @@ class JsonWriter {
   void character(uint32_t code) {
     static constexpr std::string_view kNamed = "\"\\\n\r\t\b\f";
     static constexpr std::string_view kLetters = "\"\\nrtbf";
-    const size_t named = code < 0x80 ? kNamed.find(static_cast<char>(code)) : std::string_view::npos;
+    const size_t named =
+        code < 0x80 ? kNamed.find(static_cast<char>(code)) : std::string_view::npos;
     if (named != std::string_view::npos) {
       out_ += '\\';
       out_ += kLetters[named];
@@ -217,9 +219,11 @@ class JsonWriter {
       strings &= entry->first.is_string();
       numbers &= entry->first.is_number();
     }
-    if (!strings && !numbers) return raise("the keys of a dict cannot be sorted: their types differ");
+    if (!strings && !numbers)
+      return raise("the keys of a dict cannot be sorted: their types differ");
     std::stable_sort(entries.begin(), entries.end(), [&](const auto* a, const auto* b) {
-      return strings ? a->first.as_string() < b->first.as_string() : a->first.as_double() < b->first.as_double();
+      return strings ? a->first.as_string() < b->first.as_string()
+                     : a->first.as_double() < b->first.as_double();
     });
     return {};
   }

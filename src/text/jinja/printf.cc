@@ -24,7 +24,9 @@ struct Spec {
   char type = '\0';
 };
 
-bool digit(char c) { return c >= '0' && c <= '9'; }
+bool digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 Result<int64_t> read_number(std::string_view text, size_t& at) {
   int64_t value = 0;
@@ -35,7 +37,8 @@ Result<int64_t> read_number(std::string_view text, size_t& at) {
   return value;
 }
 
-Result<std::string> pad(Runtime& rt, const Spec& spec, std::string text, char own_align, size_t sign_length) {
+Result<std::string> pad(Runtime& rt, const Spec& spec, std::string text, char own_align,
+                        size_t sign_length) {
   const int64_t missing = spec.width - count_code_points(text);
   if (missing <= 0) return text;
   LS_TRY_VOID(rt.charge_product(static_cast<int64_t>(spec.fill.size()), spec.width));
@@ -77,7 +80,8 @@ std::string magnitude_in_base(uint64_t magnitude, const Spec& spec) {
 }
 
 Result<std::string> integer_text(Runtime& rt, const Spec& spec, int64_t value) {
-  const uint64_t magnitude = value < 0 ? ~static_cast<uint64_t>(value) + 1 : static_cast<uint64_t>(value);
+  const uint64_t magnitude =
+      value < 0 ? ~static_cast<uint64_t>(value) + 1 : static_cast<uint64_t>(value);
   std::string digits = magnitude_in_base(magnitude, spec);
   if (spec.grouping) digits = grouped(std::move(digits));
   const std::string sign = sign_text(value < 0, spec.sign);
@@ -96,13 +100,15 @@ Result<std::string> float_text(Runtime& rt, const Spec& spec, double value) {
       break;
     case 'g':
     case 'G':
-      digits = fmt::format(fmt::runtime(spec.type == 'g' ? "{:.{}g}" : "{:.{}G}"), size, std::max(precision, 1));
+      digits = fmt::format(fmt::runtime(spec.type == 'g' ? "{:.{}g}" : "{:.{}G}"), size,
+                           std::max(precision, 1));
       break;
     case '%':
       digits = fmt::format("{:.{}f}%", size * 100, precision);
       break;
     case '\0':
-      digits = spec.precision < 0 ? float_repr(size) : fmt::format("{:.{}g}", size, std::max(precision, 1));
+      digits = spec.precision < 0 ? float_repr(size)
+                                  : fmt::format("{:.{}g}", size, std::max(precision, 1));
       break;
     default:
       digits = fmt::format("{:.{}f}", size, precision);
@@ -132,10 +138,12 @@ class PercentFormatter {
       ++at_;
       LS_TRY(const std::string text, conversion());
       out += text;
-      if (static_cast<int64_t>(out.size()) > rt_.limits().output_bytes) return rt_.string(std::move(out));
+      if (static_cast<int64_t>(out.size()) > rt_.limits().output_bytes)
+        return rt_.string(std::move(out));
     }
-    if (arguments_.is(Kind::kTuple) ? next_ < arguments_.as_list().items.size()
-                                    : next_ == 0 && !arguments_.is(Kind::kDict) && !arguments_.is(Kind::kList)) {
+    if (arguments_.is(Kind::kTuple)
+            ? next_ < arguments_.as_list().items.size()
+            : next_ == 0 && !arguments_.is(Kind::kDict) && !arguments_.is(Kind::kList)) {
       return raise("not all arguments converted during string formatting");
     }
     return rt_.string(std::move(out));
@@ -184,7 +192,8 @@ class PercentFormatter {
     if (at_ >= format_.size() || format_[at_] != '*') return read_number(format_, at_);
     ++at_;
     LS_TRY(const Value value, next_argument());
-    if (!value.is_integer() || value.as_int() < 0 || value.as_int() > 1'000'000'000) return raise("* wants int");
+    if (!value.is_integer() || value.as_int() < 0 || value.as_int() > 1'000'000'000)
+      return raise("* wants int");
     return value.as_int();
   }
 
@@ -280,7 +289,8 @@ Result<Spec> parse_spec(std::string_view text) {
   } else if (!text.empty() && aligns(text[0])) {
     spec.align = text[at++];
   }
-  if (at < text.size() && (text[at] == '+' || text[at] == '-' || text[at] == ' ')) spec.sign = text[at++];
+  if (at < text.size() && (text[at] == '+' || text[at] == '-' || text[at] == ' '))
+    spec.sign = text[at++];
   if (at < text.size() && text[at] == '#') spec.alternate = (++at, true);
   if (at < text.size() && text[at] == '0') {
     if (spec.align == '\0') spec.fill = "0";
@@ -300,9 +310,11 @@ Result<Spec> parse_spec(std::string_view text) {
 Result<std::string> format_value(Runtime& rt, const Value& value, std::string_view spec_text) {
   if (spec_text.empty()) return to_text(rt, value);
   LS_TRY(Spec spec, parse_spec(spec_text));
-  const bool as_float = spec.type != '\0' && std::string_view("fFeEgG%").find(spec.type) != std::string_view::npos;
+  const bool as_float =
+      spec.type != '\0' && std::string_view("fFeEgG%").find(spec.type) != std::string_view::npos;
   if (value.is(Kind::kFloat) || (value.is_integer() && as_float)) {
-    if (spec.type != '\0' && !as_float) return raise("unknown format code '{}' for float", spec.type);
+    if (spec.type != '\0' && !as_float)
+      return raise("unknown format code '{}' for float", spec.type);
     return float_text(rt, spec, value.as_double());
   }
   if (value.is_integer()) {
@@ -311,14 +323,17 @@ Result<std::string> format_value(Runtime& rt, const Value& value, std::string_vi
     }
     return integer_text(rt, spec, value.as_int());
   }
-  if (!value.is_string()) return raise("unsupported format string passed to {}.__format__", value.type_name());
-  if ((spec.type != '\0' && spec.type != 's') || spec.align == '=') return raise("invalid format for str");
+  if (!value.is_string())
+    return raise("unsupported format string passed to {}.__format__", value.type_name());
+  if ((spec.type != '\0' && spec.type != 's') || spec.align == '=')
+    return raise("invalid format for str");
   return string_text(rt, spec, value.as_string());
 }
 
 class BraceFormatter {
  public:
-  BraceFormatter(Runtime& rt, const std::string& format, const Args& args) : rt_(rt), format_(format), args_(args) {}
+  BraceFormatter(Runtime& rt, const std::string& format, const Args& args)
+      : rt_(rt), format_(format), args_(args) {}
 
   Result<Value> run() {
     std::string out;
@@ -345,7 +360,8 @@ class BraceFormatter {
     const size_t end = format_.find('}', at);
     if (end == std::string::npos) return raise("expected '}}' before end of string");
     std::string_view text = std::string_view(format_).substr(at, end - at);
-    if (text.find('{') != std::string_view::npos) return raise("nested fields in a format are not supported");
+    if (text.find('{') != std::string_view::npos)
+      return raise("nested fields in a format are not supported");
     at = end + 1;
     const size_t colon = std::min(text.find(':'), text.size());
     const std::string_view spec = text.substr(std::min(colon + 1, text.size()));
@@ -385,7 +401,8 @@ class BraceFormatter {
 
   Result<Value> bracketed(const Value& value, std::string_view& path) {
     const size_t end = path.find(']');
-    if (path[0] != '[' || end == std::string_view::npos) return raise("a field of a format string is broken");
+    if (path[0] != '[' || end == std::string_view::npos)
+      return raise("a field of a format string is broken");
     const std::string_view name = path.substr(1, end - 1);
     path.remove_prefix(end + 1);
     if (!name.empty() && name.find_first_not_of("0123456789") == std::string_view::npos) {

@@ -34,7 +34,8 @@ Result<Value> dict_from_json(const Json& json, int depth) {
 
 Result<Value> from_json(const Json& json, int depth) {
   if (depth >= kMaxValueDepth) {
-    return fail(ErrorKind::kUsage, "a template variable is nested deeper than {} levels", kMaxValueDepth);
+    return fail(ErrorKind::kUsage, "a template variable is nested deeper than {} levels",
+                kMaxValueDepth);
   }
   switch (json.type()) {
     case Json::value_t::boolean:
@@ -66,8 +67,10 @@ Result<Template> Template::compile(std::string_view source, std::string where) {
   return Template(std::make_shared<const Tree>(std::move(tree)), std::move(where));
 }
 
-Result<std::string> Template::render(const Json& variables, const Json& defaults, const Limits& limits) const {
-  if (!variables.is_object()) return fail(ErrorKind::kUsage, "the template's variables are not a JSON object");
+Result<std::string> Template::render(const Json& variables, const Json& defaults,
+                                     const Limits& limits) const {
+  if (!variables.is_object())
+    return fail(ErrorKind::kUsage, "the template's variables are not a JSON object");
   std::vector<std::pair<int, Value>> globals;
   for (size_t i = 0; i < tree_->symbols.size(); ++i) {
     auto it = variables.find(tree_->symbols[i]);

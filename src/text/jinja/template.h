@@ -19,8 +19,8 @@ class Template {
   // where: the file that errors name.
   static Result<Template> compile(std::string_view source, std::string where);
 
-  // Both objects; defaults holds what variables may leave out. Integers above uint64 have become floats when the JSON
-  // was read.
+  // Both objects; defaults holds what variables may leave out. Integers above uint64 have become
+  // floats when the JSON was read.
   [[nodiscard]] Result<std::string> render(const nlohmann::ordered_json& variables,
                                            const nlohmann::ordered_json& defaults,
                                            const Limits& limits = {}) const;

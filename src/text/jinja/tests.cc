@@ -7,7 +7,9 @@ namespace {
 
 using Answer = Result<Value>;
 
-Value answer(bool b) { return Value::boolean(b); }
+Value answer(bool b) {
+  return Value::boolean(b);
+}
 
 template <Kind kind>
 Answer is_kind(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
@@ -24,9 +26,13 @@ Answer compares(Runtime& rt, Bound& a, Args& /*rest*/) {
   return compare(rt, op, a[0], a[1]).map(answer);
 }
 
-Answer is_defined(Runtime& /*rt*/, Bound& a, Args& /*rest*/) { return answer(!a[0].undefined()); }
+Answer is_defined(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
+  return answer(!a[0].undefined());
+}
 
-Answer is_number(Runtime& /*rt*/, Bound& a, Args& /*rest*/) { return answer(a[0].is_number()); }
+Answer is_number(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
+  return answer(a[0].is_number());
+}
 
 Answer is_integer(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   return answer(a[0].is(Kind::kInt) || a[0].is(Kind::kUint));
@@ -50,12 +56,14 @@ bool iterable(const Value& value) {
   }
 }
 
-Answer is_iterable(Runtime& /*rt*/, Bound& a, Args& /*rest*/) { return answer(iterable(a[0])); }
+Answer is_iterable(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
+  return answer(iterable(a[0]));
+}
 
 Answer is_sequence(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   const Kind kind = a[0].kind();
-  return answer(kind == Kind::kString || kind == Kind::kList || kind == Kind::kTuple || kind == Kind::kDict ||
-                kind == Kind::kRange || kind == Kind::kUndefined);
+  return answer(kind == Kind::kString || kind == Kind::kList || kind == Kind::kTuple ||
+                kind == Kind::kDict || kind == Kind::kRange || kind == Kind::kUndefined);
 }
 
 Answer is_callable(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
@@ -66,8 +74,12 @@ Answer parity(Runtime& rt, Bound& a, bool odd) {
   LS_TRY(const Value rest, arithmetic(rt, Op::kModulo, a[0], Value::integer(2)));
   return answer(rest.is_number() && rest.as_double() == (odd ? 1 : 0));
 }
-Answer is_odd(Runtime& rt, Bound& a, Args& /*rest*/) { return parity(rt, a, true); }
-Answer is_even(Runtime& rt, Bound& a, Args& /*rest*/) { return parity(rt, a, false); }
+Answer is_odd(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return parity(rt, a, true);
+}
+Answer is_even(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return parity(rt, a, false);
+}
 
 Answer is_divisible(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const Value rest, arithmetic(rt, Op::kModulo, a[0], a[1]));
@@ -85,13 +97,18 @@ Answer has_case(Runtime& rt, const Value& value, bool upper) {
   bool cased = false;
   for (size_t at = 0; at < text.size();) {
     const uint32_t code = next_code_point(text, at);
-    if (upper ? is_lower(code) && !is_upper(code) : is_upper(code) && !is_lower(code)) return answer(false);
+    if (upper ? is_lower(code) && !is_upper(code) : is_upper(code) && !is_lower(code))
+      return answer(false);
     cased |= is_cased(code);
   }
   return answer(cased);
 }
-Answer is_upper_text(Runtime& rt, Bound& a, Args& /*rest*/) { return has_case(rt, a[0], true); }
-Answer is_lower_text(Runtime& rt, Bound& a, Args& /*rest*/) { return has_case(rt, a[0], false); }
+Answer is_upper_text(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return has_case(rt, a[0], true);
+}
+Answer is_lower_text(Runtime& rt, Bound& a, Args& /*rest*/) {
+  return has_case(rt, a[0], false);
+}
 
 Answer is_filter(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   return answer(a[0].is_string() && find_filter(a[0].as_string()) != nullptr);
@@ -99,7 +116,9 @@ Answer is_filter(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
 Answer is_test(Runtime& /*rt*/, Bound& a, Args& /*rest*/) {
   return answer(a[0].is_string() && find_test(a[0].as_string()) != nullptr);
 }
-Answer is_escaped(Runtime& /*rt*/, Bound& /*a*/, Args& /*rest*/) { return answer(false); }
+Answer is_escaped(Runtime& /*rt*/, Bound& /*a*/, Args& /*rest*/) {
+  return answer(false);
+}
 
 constexpr Builtin kTests[] = {
     {"defined", "value", 1, is_defined},
@@ -145,6 +164,8 @@ constexpr Builtin kTests[] = {
 
 }  // namespace
 
-const Builtin* find_test(std::string_view name) { return find_in(kTests, name); }
+const Builtin* find_test(std::string_view name) {
+  return find_in(kTests, name);
+}
 
 }  // namespace longshore::text::jinja

@@ -1,6 +1,7 @@
 #include "text/jinja/unicode.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "text/jinja/unicode_tables.h"
 
@@ -217,6 +218,14 @@ std::string to_capitalized(std::string_view text) {
   size_t at = 0;
   if (!text.empty()) append_upper(out, next_code_point(text, at), title_table());
   return out + to_lower(text.substr(at));
+}
+
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (part.empty()) return from;
+  const void* found = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 std::string_view strip(std::string_view text, Side side, const std::string_view* set) {

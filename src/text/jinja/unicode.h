@@ -36,6 +36,9 @@ void append_code_point(std::string& out, uint32_t code);
 [[nodiscard]] std::string to_capitalized(
     std::string_view text);  // first one to title case, the rest lower
 
+// text.find(part, from) in linear time, whatever the texts are.
+[[nodiscard]] size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
+
 enum class Side : uint8_t { kLeft, kRight, kBoth };
 // Without `set` strips white space, else the code points in *set.
 [[nodiscard]] std::string_view strip(std::string_view text, Side side,
