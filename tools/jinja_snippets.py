@@ -1,0 +1,171 @@
+"""Template snippets that cover the features of chat templates, for make_jinja_goldens.py."""
+
+MESSAGES = [
+    {"role": "system", "content": "You help."},
+    {"role": "user", "content": [{"type": "text", "text": "Hi "}, {"type": "image"}, {"type": "text", "text": "there"}]},
+    {"role": "assistant", "content": "<think>\nhm\n</think>\n\nAnswer", "tool_calls": [
+        {"function": {"name": "f", "arguments": {"a": 1, "b": "two", "c": [1.5, None, True], "ü": {"k": "ß"}}}}]},
+    {"role": "tool", "content": "42"},
+    {"role": "tool", "content": "43"},
+    {"role": "user", "content": "Thanks\n"},
+    {"role": "assistant", "content": "Bye", "reasoning_content": "done", "tool_calls": None},
+]
+TOOLS = [
+    {"type": "function", "function": {"name": "f", "description": "Größe <b>", "parameters": {
+        "type": "object", "properties": {"x": {"type": "integer", "maximum": 18446744073709551615}}}}},
+    {"name": "plain", "strict": False, "score": 1e16, "small": 1e-7, "one": 1.0},
+]
+VARS = {
+    "messages": MESSAGES, "tools": TOOLS, "x": 5, "y": 2, "f": 2.5, "s": "Hello World", "u": "Grüße, Ωmega ß 日本語 😀",
+    "e": "", "n": None, "t": True, "b": False, "l": [3, 1, 2], "words": ["b", "A", "c", "a"], "d": {"b": 1, "a": "z", "items": 7},
+    "people": [{"name": "Bo", "age": 3, "city": {"zip": 9}}, {"name": "al", "age": 30, "city": {"zip": 1}},
+               {"name": "Cy", "age": 3, "city": {"zip": 5}}],
+    "nested": [1, [2, [3, {"a": [4]}]], "it's", 'say "x"', "both ' and \"", "tab\t\n\\\x00\x7f\u200b"],
+}
+
+WHITE_SPACE = [
+    "a\n{% if t %}\nb\n{% endif %}\nc\n", "a\n  {% if t %}  \n  b\n  {% endif %}\nc", "a {%- if t -%} \n b {%- endif %} c",
+    "  {% if t %}x{% endif %}  ", "a  {%+ if t %}x{% endif %}", "  {%+ if t +%}\nx{% endif %}", "{% if t +%}\nx\n{% endif +%}\n",
+    "a\n   {{ x }}\n b", "a\n   {{- x -}}\n b", "a \n {#- c -#} \n b", "a\n {# c #}\n b", "a\n {# c +#}\n b", "a {# c #} b",
+    "{% raw %}{{ x }} {% if %}{% endraw %}", "a\n {% raw %}\n  {{ x }}\n {% endraw %}\n b", "a {%- raw -%}  {{ x }}  {%- endraw -%}  b",
+    "\n\nx\n\n", "x\n", "x\r\ny\r\n", "x\ry", "{% set q = 1 %}\n{{ q }}\n\n", "  {% set q = 1 %}  {{ q }}", "x {% set q = 1 %}\n y",
+    "{{ '{{' }}{{ '%}' }}", "{{ {'a': {'b': 1}} }}", "{{ {'a': {'b': 1}}.a.b}}", "{% for i in l %}\n  {{ i }}\n{% endfor %}\nend",
+    "{%- for i in l %}\n  {{- i }},\n{%- endfor %}\nend", "\t{% if t %}\tx{% endif %}\t\n", "a\n\n  {%- if t %}\n\n  b{% endif %}",
+    "{#\n  long\n  comment\n#}\nx", "{{-1}}", "{{+1}}", "{{ -1 }}", "a{{ 'x' }}\n\n{{ 'y' }}\n", "{%if t%}x{%endif%}", "{% if t %}{% endif %}\n\n\nx",
+    "a\u00a0{%- if t %}x{% endif %}", "a\n\u3000{% if t %}x{% endif %}", "  {# c #}x", "x  {# c #}\ny", "{% if t %}\r\nx{% endif %}",
+    "#} %} }}", "{ { x } }", "{{ x }", "{% if t %}", "{# open", "{{ 'open }}", "{% endif %}", "{% raw %}x", "{{ x +}}",
+]
+
+LITERALS = [
+    "{{ 1 }} {{ 1.0 }} {{ 1e3 }} {{ 1.5e-7 }} {{ 1_000 }} {{ 0x1F }} {{ 0b101 }} {{ 0o17 }}", "{{ 1e16 }} {{ 1e15 }} {{ 123456789012345680.0 }}",
+    "{{ 0.1 + 0.2 }} {{ 1/3 }} {{ 2/1 }} {{ 1e22 }} {{ 0.0001 }} {{ 0.00001 }}", "{{ true }} {{ True }} {{ false }} {{ False }} {{ none }} {{ None }}",
+    "{{ 'a' 'b' \"c\" }}", "{{ 'a\\n\\t\\\\\\'\\x41\\u00e9\\101' }}", "{{ \"q'q\" }} {{ 'q\"q' }}", "{{ '\\d \\q' }}", "{{ 'line\nbreak' }}",
+    "{{ [1, 'a', none, true, 2.5, [], {}, ()] }}", "{{ (1,) }} {{ (1, 2) }} {{ () }} {{ 1, 2 }} {{ (1) }}", "{{ {'a': 1, 2: 'b', none: [1], true: 0} }}",
+    "{{ {'a': 1, 'a': 2} }}", "{{ [1, 2,] }} {{ {'a': 1,} }} {{ (1, 2,) }}", "{{ nested }}", "{{ d }}", "{{ u }} {{ [u] }}", "{{ tools }}", "{{ {1: 'a', 1.0: 'b', True: 'c'} }}",
+    "{{ '' }}|{{ e }}|{{ n }}|{{ missing }}|", "{{ [missing] }}", "{{ {'a': missing} }}", "{{ {[]: 1} }}", "{{ \"\\U0001F600\" }}", "{{ 'é'|length }} {{ u|length }}", "{{ 007 }}", "{{ 1__0 }}",
+    "{{ 'x' if }}", "{{ [1 2] }}", "{{ (1 }}", "{{ 1.2.3 }}", "{{ . }}", "{{ a b }}", "{{ }}", "{{ 'a' ~ }}", "{{ not }}",
+]
+
+ARITHMETIC = [
+    "{{ 1 + 2 * 3 - 4 }} {{ (1 + 2) * 3 }}", "{{ 7 // 2 }} {{ -7 // 2 }} {{ 7 // -2 }} {{ 7 % 3 }} {{ -7 % 3 }} {{ 7 % -3 }}",
+    "{{ 7.5 // 2 }} {{ -7.5 // 2 }} {{ 7.5 % 2 }} {{ -7.5 % 2 }} {{ 7.5 % -2 }}", "{{ 2 ** 10 }} {{ 2 ** -1 }} {{ 2 ** 0.5 }} {{ -2 ** 2 }} {{ 2 ** 3 ** 2 }}",
+    "{{ 7 / 2 }} {{ 8 / 2 }} {{ true + 1 }} {{ true + true }}", "{{ 'a' + 'b' }} {{ 'ab' * 3 }} {{ 3 * 'ab' }} {{ 'a' * -1 }}|", "{{ [1] + [2] }} {{ [0] * 3 }} {{ (1,) + (2,) }}",
+    "{{ 'a' ~ 1 ~ none ~ 2.0 ~ missing ~ [1] }}", "{{ -x }} {{ +x }} {{ - -x }} {{ -f }}", "{{ 1 + 2 ~ 3 }}", "{{ 2 * 3 ~ 4 + 1 }}", "{{ 1 / 0 }}", "{{ 1 % 0 }}", "{{ 1 // 0.0 }}", "{{ 'a' + 1 }}",
+    "{{ 1 + 'a' }}", "{{ [1] + (2,) }}", "{{ none + 1 }}", "{{ missing + 1 }}", "{{ 1 + missing }}", "{{ -'a' }}", "{{ -missing }}", "{{ {} + {} }}", "{{ 'a' - 'b' }}", "{{ '%s-%d' % ('a', 3) }}",
+    "{{ '%05.2f|%-5s|%5s|%x|%o|%e|%g|%%' % (3.14159, 'a', 'b', 255, 8, 12345.678, 0.0001) }}", "{{ '%(a)s %(b)d' % {'a': 1, 'b': 2} }}", "{{ '%s' % 'x' }} {{ '%s' % [1] }} {{ '%r' % 'x' }}", "{{ '%d' % 'a' }}",
+    "{{ '%s %s' % 'a' }}", "{{ 'a' % 1 }}", "{{ '%+d % d %03d' % (1, 2, -3) }}", "{{ 0 ** -1 }}", "{{ 5 - 2.0 }} {{ 1e308 * 10 }} {{ 0 * -1.0 }}", "{{ 10 % 3.5 }}", "{{ 9007199254740993 }} {{ 9007199254740993 + 0.0 }}",
+]
+
+COMPARISONS = [
+    "{{ 1 < 2 }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 2 >= 2 }} {{ 1 == 1.0 }} {{ 1 == true }} {{ 'a' != 'b' }}", "{{ 'a' < 'b' }} {{ 'Z' < 'a' }} {{ [1, 2] < [1, 3] }} {{ (1,) < (1, 2) }}",
+    "{{ 1 == '1' }} {{ none == none }} {{ none == false }} {{ [] == () }} {{ {'a': 1, 'b': 2} == {'b': 2, 'a': 1} }}", "{{ 1 in [1, 2] }} {{ 3 not in [1, 2] }} {{ 'a' in 'cat' }} {{ 'b' in d }} {{ 1 in d }} {{ '' in 'x' }}",
+    "{{ not true }} {{ not 0 }} {{ not not 'a' }} {{ 1 and 2 }} {{ 0 and 2 }} {{ 0 or 'x' }} {{ '' or none }}", "{{ not 1 in [1] }} {{ not (1 == 2) and true }}", "{{ 1 if t else 2 }} {{ 1 if b else 2 }} |{{ 1 if b }}| {{ 1 if b else 2 if b else 3 }}",
+    "{{ missing == missing }} {{ missing == none }} {{ missing != 1 }}", "{{ 1 in missing }}", "{{ missing in [1] }}", "{{ 1 < 'a' }}", "{{ none < 1 }}", "{{ missing < 1 }}", "{{ [1] < 1 }}", "{{ {} < {} }}", "{{ 1 in 'abc' }}", "{{ 1 in 5 }}",
+    "{{ missing and 1 }}|{{ missing or 1 }}|{{ not missing }}", "{{ (1 if b) is defined }}", "{{ (1 if b).foo }}", "{{ 1 == 1 == 1 }} {{ 1 in [1] == true }}", "{{ 'a' in ['a', 'b'] and 'c' not in ['a'] }}", "{{ [] in {} }}", "{{ (1, 2) in [(1, 2)] }}", "{{ 1 is in [1, 2] }} {{ 3 is not in [1] }}",
+    "{{ x > 3 and x < 10 or false }}", "{{ 'x' if x is defined and x else 'y' }}", "{{ range(3) == range(3) }} {{ 2 in range(3) }}", "{{ 1.5 in [1.5] }} {{ nested == nested }}", "{{ t and not b }}", "{{ '日' < '😀' }}",
+]
+
+TESTS = [
+    "{{ x is defined }} {{ missing is defined }} {{ missing is undefined }} {{ d.zz is defined }} {{ d.b is defined }} {{ n is defined }}", "{{ n is none }} {{ e is none }} {{ missing is none }} {{ n is not none }}",
+    "{{ s is string }} {{ x is string }} {{ d is mapping }} {{ l is mapping }}", "{{ l is iterable }} {{ s is iterable }} {{ d is iterable }} {{ x is iterable }} {{ n is iterable }} {{ missing is iterable }}",
+    "{{ l is sequence }} {{ s is sequence }} {{ d is sequence }} {{ x is sequence }} {{ (1, 2) is sequence }} {{ range(2) is sequence }} {{ d.keys() is sequence }} {{ d.keys() is iterable }}",
+    "{{ x is number }} {{ f is number }} {{ t is number }} {{ s is number }}", "{{ x is integer }} {{ f is integer }} {{ t is integer }} {{ f is float }} {{ x is float }} {{ t is boolean }} {{ x is boolean }}", "{{ t is true }} {{ b is false }} {{ 1 is true }} {{ 0 is false }} {{ n is false }}",
+    "{{ range is callable }} {{ s is callable }} {{ s.upper is callable }}", "{{ 4 is odd }} {{ 4 is even }} {{ 3 is odd }} {{ 9 is divisibleby 3 }} {{ 9 is divisibleby(2) }}", "{{ x is eq 5 }} {{ x is equalto 5 }} {{ x is == 5 }}", "{{ x is ne 5 }} {{ x is lt 6 }} {{ x is le(5) }} {{ x is gt 4 }} {{ x is ge 6 }} {{ x is greaterthan 1 }} {{ x is lessthan 1 }}",
+    "{{ n is sameas none }} {{ t is sameas true }} {{ 1 is sameas true }} {{ x is not sameas n }}", "{{ 'abc' is lower }} {{ 'ABC' is upper }} {{ 'Abc' is lower }} {{ '12' is upper }} {{ 'ÄÖ' is upper }}", "{{ 'upper' is filter }} {{ 'nope' is filter }} {{ 'odd' is test }} {{ 'nope' is test }}",
+    "{{ x is not string and x is number }}", "{{ 'a' is odd }}", "{{ x is nope }}", "{{ x is defined is defined }}", "{{ x is in l }} {{ 3 is in l }}", "{{ missing.a is defined }}", "{{ d['a'] is string }} {{ d.a is string and d.b is integer }}", "{{ (x + 1) is even }} {{ x + 1 is even }}", "{{ not x is odd }}", "{{ messages[1].content is iterable and messages[1].content is not string }}", "{{ messages[0].content is iterable and messages[0].content is not mapping }}",
+]
+
+ACCESS = [
+    "{{ d.a }} {{ d['a'] }} {{ d.get('a') }} {{ d.get('q') }} {{ d.get('q', 9) }} {{ d['items'] }}", "{{ d.items }}"[:0] + "{{ d.items() }} {{ d.keys() }} {{ d.values() }}", "{{ d.items()|list }} {{ d.keys()|list }} {{ d.values()|list }}", "{{ d.items()|length }} {{ d|length }}", "{{ l[0] }} {{ l[-1] }} {{ l.0 }} {{ l[9] }}| {{ l[-9] }}|", "{{ l[0:2] }} {{ l[1:] }} {{ l[:-1] }} {{ l[::-1] }} {{ l[::2] }} {{ l[5:] }} {{ l[2:0:-1] }} {{ l[-2:] }}",
+    "{{ s[0] }} {{ s[-1] }} {{ s[1:4] }} {{ s[::-1] }} {{ s[:100] }} {{ s[4:2] }}|", "{{ u[0:5] }} {{ u[-1] }} {{ u[::-1] }} {{ u[14] }} {{ u[2] }}", "{{ messages[0].content }} {{ messages[0]['role'] }} {{ messages[-1].role }}", "{{ messages[1].content[0].text }} {{ messages[1]['content'][2]['text'] }}", "{{ messages[9] }}|{{ messages[9].role }}", "{{ missing.a }}", "{{ missing['a'] }}", "{{ missing[0] }}", "{{ missing() }}", "{{ n.a }}|{{ n['a'] }}|{{ x.a }}|{{ s.nope }}|{{ l.nope }}", "{{ n.a.b }}", "{{ d.zz.y }}", "{{ d.zz }}|", "{{ s['upper']() }}", "{{ d['get']('a') }}", "{{ x[0] }}|", "{{ x[1:2] }}", "{{ d[1:2] }}", "{{ missing[1:] }}", "{{ l['a'] }}|", "{{ l['index'](1) }}", "{{ d[[]] }}|", "{{ l[1.0] }}|", "{{ l[true] }}", "{{ s[::0] }}", "{{ l['0'] }}|", "{{ x() }}", "{{ s() }}", "{{ s.upper }}"[:0] + "{{ s.__class__ }}|{{ s.__len__ }}|", "{{ s.__class__.__name__ }}", "{{ l.append(1) }}", "{{ d.update({}) }}", "{{ d.pop('a') }}", "{{ l.append }}|{{ l.sort }}|", "{{ (1, 2, 3)[1:] }} {{ (1, 2, 3)[-1] }}", "{{ range(10)[2] }} {{ range(10)[-1] }} {{ range(5) }} {{ range(1, 9, 2) }} {{ range(5)|list }} {{ range(5)[1:3]|list }}", "{{ range(10, 0, -3)|list }} {{ range(0)|list }} {{ range(2, 2)|length }}", "{{ range(1000000) }}", "{{ range('a') }}", "{{ range(1, 2, 0) }}", "{{ range() }}", "{{ range(1, 2, 3, 4) }}", "{{ {'pop': 1}.pop }}|", "{{ {'keys': 1}['keys'] }} {{ {'a b': 1}['a b'] }} {{ {1: 'x'}[1] }} {{ {1: 'x'}[1.0] }}", "{{ {'x': {'y': [1, {'z': 'deep'}]}}.x.y[1].z }}", "{{ dict(a=1, b=2) }} {{ dict({'x': 1}, y=2) }} {{ dict([('a', 1)]) }}", "{{ 'abc'.upper()[0] }} {{ ('a' ~ 'b').upper() }} {{ [1, 2][0] }} {{ {'a': 1}['a'] }}", "{{ l[:missing] }}",
+]
+
+METHODS = [
+    "{{ ' a b '.strip() }}|{{ ' a '.lstrip() }}|{{ ' a '.rstrip() }}|{{ 'xxaxx'.strip('x') }}|{{ 'abcab'.lstrip('ab') }}|{{ 'abc'.rstrip('cb') }}", "{{ '\\n\\na\\n'.lstrip('\\n') }}|{{ '\\n\\na\\n'.strip('\\n') }}|", "{{ 'a,b,c'.split(',') }} {{ 'a,b,c'.split(',', 1) }} {{ 'a,b,c'.rsplit(',', 1) }} {{ ' a  b '.split() }} {{ ' a  b c '.split(none, 1) }} {{ ' a b  c '.rsplit(none, 1) }} {{ ''.split() }} {{ ''.split(',') }}", "{{ 'a</think>b</think>c'.split('</think>')[-1] }} {{ 'abc'.split('</think>')[0] }} {{ 'a1b'.split(sep='1') }} {{ 'a b c'.split(maxsplit=1) }}", "{{ 'abc'.split('') }}",
+    "{{ 'abc'.startswith('a') }} {{ 'abc'.startswith(('x', 'ab')) }} {{ 'abc'.endswith('c') }} {{ 'abc'.endswith('') }} {{ 'abc'.startswith('b', 1) }} {{ 'abc'.startswith('', 4) }} {{ 'abc'.endswith('b', 0, 2) }}", "{{ 'aXbX'.replace('X', '-') }} {{ 'aXbX'.replace('X', '-', 1) }} {{ 'ab'.replace('', '-') }} {{ 'abc'.replace('', '.', 2) }} {{ ''.replace('', 'x') }}", "{{ s.upper() }} {{ s.lower() }} {{ 'hello wORLD'.title() }} {{ 'hELLO x'.capitalize() }} {{ \"they're bill's\".title() }} {{ 'a1b c-d'.title() }}", "{{ u.upper() }} {{ u.lower() }} {{ 'éa ñb'.title() }} {{ 'ß'.upper() }} {{ 'ǆ'.title() }} {{ 'ÉCOLE'.capitalize() }} {{ 'привет'.upper() }} {{ 'ÿ'.upper() }} {{ 'Ā'.lower() }}", "{{ ','.join(['a', 'b']) }} {{ ''.join([]) }}| {{ '-'.join('abc') }}", "{{ ','.join([1]) }}", "{{ 'abcabc'.find('c') }} {{ 'abc'.find('z') }} {{ 'abcabc'.rfind('c') }} {{ 'abcabc'.find('c', 3) }} {{ 'abcabc'.count('b') }} {{ 'aaaa'.count('aa') }} {{ 'abc'.count('') }} {{ 'abc'.index('b') }} {{ '日本語'.find('語') }} {{ 'abc'.find('') }} {{ 'abcabc'.rfind('c', 0, 4) }}", "{{ 'abc'.index('z') }}", "{{ '12'.isdigit() }} {{ ''.isdigit() }} {{ 'a1'.isalnum() }} {{ 'aé'.isalpha() }} {{ ' '.isspace() }} {{ 'A'.isupper() }} {{ 'a'.islower() }} {{ '1'.islower() }}", "{{ 'a\\nb\\r\\nc\\n'.splitlines() }} {{ 'a\\nb'.splitlines(true) }} {{ ''.splitlines() }} {{ 'a\\n\\nb'.splitlines() }}", "{{ 'prefix-x'.removeprefix('prefix-') }} {{ 'x.py'.removesuffix('.py') }} {{ 'x'.removeprefix('y') }} {{ 'x'.removesuffix('') }}", "{{ '{} {}'.format(1, 'a') }} {{ '{1} {0}'.format(1, 2) }} {{ '{a} {b!r}'.format(a=1, b='x') }} {{ '{{}}'.format() }} {{ '{0[a]} {0.a}'.format(d) }}"[:0] + "{{ '{} {}'.format(1, 'a') }} {{ '{1} {0}'.format(1, 2) }} {{ '{a} {b!r}'.format(a=1, b='x') }}", "{{ '{:>5}|{:<5}|{:^5}|{:*^7}|{:05d}|{:.2f}|{:,}|{:x}|{:e}|{:%}'.format('a', 'b', 'c', 'd', 42, 3.14159, 1234567, 255, 12345.678, 0.25) }}", "{{ '{:+d} {: d} {:>+6.1f} {:.3} {:g} {:#x} {:b}'.format(1, 2, 3.0, 'abcdef', 1e10, 255, 5) }}", "{{ '{}'.format() }}", "{{ '{'.format(1) }}", "{{ '{:d}'.format('a') }}", "{{ '{a}'.format(1) }}", "{{ 'a-b-c'.partition('-') }} {{ 'abc'.partition('-') }} {{ 'a-b-c'.rpartition('-') }} {{ 'abc'.rpartition('-') }}", "{{ 'ab'.center(7) }}|{{ 'abc'.center(6, '*') }}|{{ 'a'.ljust(3) }}|{{ 'a'.rjust(3, '.') }}|{{ '-5'.zfill(4) }}|{{ 'ab'.zfill(1) }}", "{{ l.index(1) }} {{ l.count(3) }} {{ (1, 2).index(2) }} {{ [1, 1].count(1) }}", "{{ l.index(99) }}", "{{ s.nope() }}", "{{ 'a'.upper(1) }}", "{{ 'a'.replace('a') }}", "{{ d.get() }}", "{{ 'a'.join() }}", "{{ d.get(missing, 3) }}", "{{ s.split(' ')[0].lower().replace('h', 'J') }}", "{{ (2.0).is_integer() }} {{ f.is_integer() }}", "{{ 'a'.split(5) }}", "{{ s.startswith(missing) }}", "{{ l.copy() }} {{ d.copy() }}", "{{ 'a\\tb'.split('\\t') }} {{ 'x' in 'xyz'.split('y') }}", "{{ ' \u00a0\u3000a\u2003'.strip() }}|", "{{ '<think>a'.split('<think>')[-1].lstrip('\\n') }}",
+]
+
+FILTERS = [
+    "{{ d|tojson }} {{ l|tojson }} {{ s|tojson }} {{ n|tojson }} {{ t|tojson }} {{ f|tojson }} {{ 1.0|tojson }}", "{{ u|tojson }} {{ u|tojson(ensure_ascii=True) }} {{ nested|tojson }} {{ nested|tojson(true) }}", "{{ tools|tojson }}", "{{ tools|tojson(indent=2) }}", "{{ tools[0]|tojson(indent=4, ensure_ascii=False) }}", "{{ d|tojson(separators=(',', ':')) }} {{ d|tojson(sort_keys=true) }} {{ d|tojson(indent=0) }} {{ [[], {}]|tojson(indent=2) }} {{ l|tojson(indent='--') }}", "{{ {1: 2, none: 3, true: 4, 1.5: 5}|tojson }} {{ (1, 2)|tojson }} {{ '</x>&\\''|tojson }} {{ 1e16|tojson }} {{ 1e100|tojson }}", "{{ missing|tojson }}", "{{ d.items()|tojson }}", "{{ range(3)|tojson }}", "{{ {(1, 2): 3}|tojson }}", "{{ l|map('upper')|tojson }}", "{{ d|tojson(nope=1) }}", "{{ {'b': 1, 'a': {'d': 1, 'c': 2}}|tojson(sort_keys=true, indent=1) }}", "{{ {1: 1, 'a': 2}|tojson(sort_keys=true) }}",
+    "{{ '  a '|trim }}|{{ 'xax'|trim('x') }}|{{ 5|trim }}|{{ missing|trim }}|{{ n|trim }}", "{{ l|length }} {{ s|count }} {{ d|length }} {{ missing|length }} {{ ''|length }}", "{{ x|length }}", "{{ n|length }}", "{{ missing|default('a') }} {{ e|default('a') }}| {{ e|default('a', true) }} {{ n|default('a') }} {{ n|d('a', boolean=true) }} {{ missing|d }}| {{ d.zz|default(5) }}", "{{ l|join(',') }} {{ l|join }} {{ people|join('-', attribute='name') }} {{ 'abc'|join('.') }} {{ [1, none, missing, 'a']|join('|') }} {{ d|join(',') }}", "{{ x|join }}", "{{ s|upper }} {{ s|lower }} {{ 'hello wORLD-x (ab'|title }} {{ 'hELLO'|capitalize }} {{ u|upper }} {{ 5|upper }} {{ none|lower }}", "{{ 'aXbX'|replace('X', '-') }} {{ 'aXbX'|replace('X', '-', 1) }} {{ 123|replace(2, 'x') }}", "{{ l|first }} {{ l|last }} {{ s|first }} {{ s|last }} {{ []|first }}| {{ []|last }}| {{ d|first }} {{ d|last }}", "{{ []|first is defined }} {{ ([]|first).a }}", "{{ s|list }} {{ d|list }} {{ missing|list }} {{ (1, 2)|list }}", "{{ 5|string }} {{ 5.0|string ~ 'a' }} {{ l|string|length }} {{ missing|string }}|", "{{ '42'|int }} {{ '4.7'|int }} {{ 'x'|int }} {{ 'x'|int(9) }} {{ 3.99|int }} {{ -3.99|int }} {{ '0x1f'|int(base=16) }} {{ '101'|int(0, 2) }} {{ none|int }} {{ true|int }} {{ ' 7 '|int }} {{ '1_000'|int }} {{ ''|int }} {{ [1]|int(3) }} {{ '1e3'|int }}", "{{ missing|int }}", "{{ '4.5'|float }} {{ 'x'|float }} {{ 'x'|float(1.5) }} {{ 3|float }} {{ '1e3'|float }} {{ 'inf'|float }} {{ 'nan'|float }} {{ none|float }} {{ ' 2 '|float }} {{ '-0.0'|float }}", "{{ -5|abs }} {{ 5.5|abs }} {{ (-5.5)|abs }} {{ (-3)|abs }} {{ -3|abs }}", "{{ 'a'|abs }}", "{{ 2.5|round }} {{ 3.5|round }} {{ 2.567|round(2) }} {{ 2.1|round(0, 'ceil') }} {{ 2.9|round(method='floor') }} {{ 42|round }} {{ 1234.5|round(-2) }} {{ 2.675|round(2) }} {{ -2.5|round }} {{ 0.125|round(2) }} {{ 2.345|round(2, 'ceil') }}", "{{ 1|round(method='x') }}", "{{ d|items|list }} {{ missing|items|list }}", "{{ l|items }}", "{{ d|dictsort }}"[:0] + "{{ {'b': 2, 'A': 3, 'c': 1}|dictsort }} {{ {'b': 2, 'A': 3, 'c': 1}|dictsort(true) }} {{ {'b': 2, 'A': 3, 'c': 1}|dictsort(by='value') }} {{ {'b': 2, 'A': 3}|dictsort(reverse=true) }}", "{{ d|dictsort(false, 'value') }}", "{{ words|map('upper')|list }} {{ people|map(attribute='name')|list }} {{ people|map(attribute='city.zip')|list }} {{ people|map(attribute='nope', default='-')|list }} {{ [[1, 2], [3, 4]]|map(attribute=1)|list }} {{ [' a']|map('trim')|join }} {{ ['a']|map('replace', 'a', 'b')|list }} {{ [1.26]|map('round', precision=1)|list }} {{ [[1, 2], [3]]|map('length')|list }} {{ ['a', none]|map('default', 'x', true)|list }}", "{{ people|map(attribute='nope')|list }}", "{{ l|map('nope')|list }}", "{{ l|map }}", "{{ [1, 0, 2, none]|select|list }} {{ [1, 2, 3]|select('odd')|list }} {{ [1, 2, 3]|select('gt', 1)|list }} {{ [1, 2, 3]|reject('odd')|list }} {{ [0, 1]|reject|list }} {{ ['a', 1]|select('string')|list }} {{ [1, 2, 3]|select('in', [2, 3])|list }}", "{{ people|selectattr('age', 'eq', 3)|map(attribute='name')|list }} {{ people|selectattr('nope')|list }} {{ people|rejectattr('age', 'equalto', 3)|map(attribute='name')|join }} {{ people|selectattr('name', 'in', ['Bo'])|list|length }} {{ people|selectattr('nope', 'undefined')|list|length }} {{ people|selectattr('city.zip', '>', 2)|list|length }}", "{{ messages|selectattr('role', 'equalto', 'user')|list|length }} {{ messages|rejectattr('tool_calls', 'defined')|list|length }} {{ messages|map(attribute='role')|list }}", "{{ l|sort }} {{ l|sort(reverse=true) }} {{ words|sort }} {{ words|sort(case_sensitive=true) }} {{ people|sort(attribute='age')|map(attribute='name')|list }} {{ people|sort(attribute='age,name')|map(attribute='name')|list }} {{ people|sort(attribute='city.zip', reverse=true)|map(attribute='name')|list }} {{ people|sort(true, attribute='age')|map(attribute='name')|list }}", "{{ [1, 'a']|sort }}", "{{ [1, 2.5, true]|sort }} {{ ['b', 'a']|sort|first }}", "{{ [1, 2, 1, 'a', 'A', 'b']|unique|list }} {{ ['a', 'A']|unique(true)|list }} {{ people|unique(attribute='age')|map(attribute='name')|list }}", "{{ l|reverse|list }} {{ s|reverse }} {{ messages|reverse|map(attribute='role')|list }} {{ u|reverse }} {{ range(3)|reverse|list }} {{ d|reverse|list }}", "{{ 'a\\nb\\n\\nc'|indent }}|{{ 'a\\nb'|indent(2, true) }}|{{ 'a\\n\\nb'|indent(2, blank=true) }}|{{ 'a\\nb\\n'|indent('>') }}|{{ 'a\\nb'|indent(width=1, first=True) }}|{{ ''|indent(2, true) }}|", "{{ '<a & \"b\\'>'|escape }} {{ '<a>'|e }} {{ '<a>'|safe }} {{ 5|e }}", "{{ people|groupby('age')|list|length }} {% for age, items in people|groupby('age') %}{{ age }}:{{ items|map(attribute='name')|join(',') }};{% endfor %}{% for g in people|groupby('age') %}{{ g.grouper }}={{ g.list|length }};{% endfor %}", "{{ l|sum }} {{ people|sum(attribute='age') }} {{ [1.5, 2]|sum }} {{ []|sum }} {{ [[1], [2]]|sum(start=[]) }} {{ l|sum(start=10) }}", "{{ ['a']|sum }}", "{{ l|min }} {{ l|max }} {{ words|min }} {{ words|max }} {{ []|min }}| {{ people|max(attribute='age') }} {{ ['b', 'A']|min(true) }}", "{{ '%s and %s'|format('a', 'b') }} {{ '%(x)s'|format(x=1) }}", "{{ 'a b  c-d'|wordcount }} {{ ''|wordcount }}", "{{ 'hello big world'|truncate(9) }} {{ 'hello big world'|truncate(9, true) }} {{ 'hello'|truncate(3) }} {{ 'hello big world'|truncate(11, false, '~', 0) }} {{ 'hello big world foo'|truncate(length=12, end='') }}", "{{ 'ab'|center(6) }}|{{ 'ab'|center(7) }}|{{ 'abc'|center(2) }}|", "{{ [1, 2, 3, 4, 5]|batch(2)|list }} {{ [1, 2, 3]|batch(2, 'x')|list }} {{ [1, 2, 3, 4, 5]|slice(3)|list }} {{ [1, 2, 3, 4, 5]|slice(3, 'x')|list }}", "{{ x|nope }}", "{{ s|upper|lower|title }} {{ (s|upper)[0] }} {{ s|upper ~ 'x' }} {{ 1 + '2'|int }} {{ 'a,b'.split(',')|last|upper }}", "{{ l|first + 1 }} {{ -l|first|abs }}"[:0] + "{{ l|first + 1 }}", "{{ s|default }} {{ s|upper() }}", "{{ s|upper(1) }}", "{{ s|replace }}", "{{ d|attr('a') }}|{{ s|attr('upper') is callable }}", "{{ l|map('string')|join(', ') }} {{ l|map('tojson')|join(', ') }}", "{{ missing|upper }}|{{ missing|join }}|{{ missing|first }}|{{ missing|sort }}|{{ missing|reverse|list }}|{{ missing|sum }}|", "{{ missing|last }}", "{{ l|select('nope')|list }}", "{{ (l|map('string'))|length }}", "{% set g = l|map('string') %}{{ g|list }} {{ g|list }}", "{{ d|map('upper')|list }} {{ d|select('eq', 'a')|list }} {{ d.values()|map('string')|list }}",
+]
+
+STATEMENTS = [
+    "{% if x == 5 %}a{% elif x == 6 %}b{% else %}c{% endif %}", "{% if b %}a{% elif x > 4 %}b{% else %}c{% endif %}", "{% if b %}a{% endif %}", "{% if missing %}a{% else %}b{% endif %}", "{% if not missing %}a{% endif %}{% if l and d and s and not e %}b{% endif %}", "{% for i in l %}{{ i }}{% if not loop.last %},{% endif %}{% endfor %}", "{% for i in [] %}x{% else %}empty{% endfor %}", "{% for i in l if i > 1 %}{{ loop.index }}/{{ loop.length }}:{{ i }} {% endfor %}", "{% for i in l if i > 9 %}x{% else %}none{% endfor %}", "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", "{% for k in d %}{{ k }}{% endfor %}", "{% for c in 'aü日' %}[{{ c }}]{% endfor %}", "{% for a, (b, c) in [(1, (2, 3))] %}{{ a }}{{ b }}{{ c }}{% endfor %}", "{% for a, b in [(1,)] %}{% endfor %}", "{% for a, b in [(1, 2, 3)] %}{% endfor %}", "{% for a, b in ['xy'] %}{{ b }}{{ a }}{% endfor %}", "{% for i in x %}{% endfor %}", "{% for i in n %}{% endfor %}", "{% for i in missing %}a{% else %}b{% endfor %}",
+    "{% for i in l %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.depth }}{{ loop.depth0 }} {% endfor %}", "{% for i in l %}{{ loop.previtem }}<{{ i }}>{{ loop.nextitem }} {% endfor %}", "{% for i in l %}{{ loop.previtem is defined }}{{ loop.nextitem is defined }} {% endfor %}", "{% for i in l %}{{ loop.cycle('a', 'b') }}{% endfor %}", "{% for i in [1, 1, 2, 2, 1] %}{% if loop.changed(i) %}{{ i }}{% endif %}{% endfor %}", "{% for i in l %}{% for j in l %}{{ loop.index }}{% endfor %}{{ loop.index }} {% endfor %}", "{% for i in l %}{% set outer = loop %}{% for j in [1, 2] %}{{ outer.index }}{{ loop.index }} {% endfor %}{% endfor %}", "{{ loop }}|{% for i in l %}{% endfor %}{{ i }}|{{ loop }}|", "{% for i in range(10) %}{% if i == 3 %}{% continue %}{% endif %}{% if i == 6 %}{% break %}{% endif %}{{ i }}{% endfor %}", "{% for i in l %}{% break %}{% else %}x{% endfor %}", "{% break %}", "{% continue %}", "{% for i in l %}{% for j in l %}{% if j == 1 %}{% break %}{% endif %}{{ j }}{% endfor %};{% endfor %}", "{% for item in [{'n': 1, 'c': [{'n': 2, 'c': [{'n': 3}]}]}] recursive %}{{ item.n }}@{{ loop.depth }}{% if item.c %}({{ loop(item.c) }}){% endif %}{% endfor %}", "{% for i in l %}{{ loop(l) }}{% endfor %}", "{% for i in l|reverse %}{{ i }}{% endfor %}{% for i in l[::-1] %}{{ i }}{% endfor %}", "{% for i in l|map('string') %}{{ loop.length }}{{ i }}{{ loop.last }} {% endfor %}", "{% for i in 1, 2, 3 %}{{ i }}{% endfor %}", "{% for i in range(3) %}{{ i }}{% endfor %}{% for i in range(3, 0, -1) %}{{ i }}{% endfor %}", "{% for x in [x, x + 1] %}{{ x }}{% endfor %}{{ x }}", "{% for i in l if loop.index > 1 %}{{ i }}{% endfor %}", "{% for i in (l if t else []) %}{{ i }}{% endfor %}", "{% for i in l if i is odd %}{{ i }}{% endfor %}",
+    "{% set a = 1 %}{{ a }}{% set a = a + 1 %}{{ a }}", "{% set a, b2 = 1, 2 %}{{ a }}{{ b2 }}", "{% set (a, b2) = [1, 2] %}{{ a }}{{ b2 }}", "{% set a, b2 = [1] %}", "{% set a = 1, 2 %}{{ a }}", "{% set a = 0 %}{% for i in l %}{% set a = a + i %}{{ a }} {% endfor %}{{ a }}", "{% if t %}{% set a = 1 %}{% endif %}{{ a }}", "{% if b %}{% set a = 1 %}{% endif %}{{ a }}|", "{% set x = 9 %}{{ x }}", "{% for i in l %}{% set q = i %}{% endfor %}{{ q }}|", "{% set ns = namespace(n=0) %}{% for i in l %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "{% set ns = namespace() %}{{ ns.q }}|{% set ns.q = 1 %}{{ ns.q }}{{ ns['q'] }}", "{% set ns = namespace({'a': 1}, b=2) %}{{ ns.a }}{{ ns.b }}", "{% set d.x = 1 %}", "{% set nope.x = 1 %}", "{% set ns = namespace(a=1, b=2) %}{% set ns.a, ns.b = ns.b, ns.a %}{{ ns.a }}{{ ns.b }}", "{% set a %}x{{ x }}y{% endset %}[{{ a }}]", "{% set a | upper %}abc{% endset %}{{ a }}", "{% set a | replace('b', 'x') | upper %}abc{% endset %}{{ a }}", "{% set a %}{% set inner = 1 %}z{% endset %}{{ a }}{{ inner }}|", "{% set none = 1 %}", "{% set 1 = 2 %}", "{% set a.b.c = 2 %}", "{% set a[0] = 1 %}",
+    "{% macro m(a, b='x', c=none) %}{{ a }}-{{ b }}-{{ c }}{% endmacro %}{{ m(1) }} {{ m(1, 2) }} {{ m(1, c=3) }} {{ m(b=2, a=1) }} {{ m() }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(q=2) }}", "{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, 3, k=4) }}", "{% macro m() %}{{ x }}{% endmacro %}{% set x = 7 %}{{ m() }}", "{% macro m() %}{% set x = 1 %}{{ x }}{% endmacro %}{{ m() }}{{ x }}", "{% macro m(n) %}{% if n > 0 %}{{ n }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(3) }}", "{% macro m() %}[{{ caller() }}]{% endmacro %}{% call m() %}body{{ x }}{% endcall %}", "{% macro m(l) %}{% for i in l %}{{ caller(i) }};{% endfor %}{% endmacro %}{% call(i) m(l) %}<{{ i }}>{% endcall %}", "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(*[1]) }}{{ m(**{'a': 2}) }}", "{% macro m(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}", "{% macro m(a) %}{{ a is defined }}{% endmacro %}{{ m() }}{{ m(1) }}{{ m(missing) }}", "{% macro m(a) %}  {{ a }}  {% endmacro %}[{{ m(1)|trim }}] {{ m(1) is string }} {{ m(1)|length }}", "{% macro m(a, b) %}{% endmacro %}{{ m.name }} {{ m.arguments }}", "{{ m() }}{% macro m() %}x{% endmacro %}", "{% for i in l %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}", "{% macro m(a=1, b) %}{% endmacro %}", "{% macro outer() %}{% macro inner() %}i{% endmacro %}{{ inner() }}o{% endmacro %}{{ outer() }}", "{% macro m(messages) %}{{ messages|length }}{% endmacro %}{{ m([1]) }}{{ messages|length }}", "{% macro m() %}{{ m2() }}{% endmacro %}{% macro m2() %}later{% endmacro %}{{ m() }}", "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(a=1, a=2) }}", "{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}", "{% macro m() %}{% for i in [1, 2] %}{{ i }}{% break %}{% endfor %}{% endmacro %}{{ m() }}",
+    "{% filter upper %}abc{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}aaa{% endfilter %}", "{% with a = 1, b2 = x %}{{ a }}{{ b2 }}{% endwith %}{{ a }}|", "{% with %}{% set a = 1 %}{{ a }}{% endwith %}{{ a }}|", "{% with a = 1, c = a %}{{ c }}|{% endwith %}", "{% generation %}abc{{ x }}{% endgeneration %}", "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}", "{% generation %}{% set a = 1 %}{% endgeneration %}{{ a }}|", "{% print x %}{% print x, s %}", "{% nope %}", "{% if %}{% endif %}", "{% for %}{% endfor %}", "{% for i l %}{% endfor %}", "{% if t %}{% else %}{% else %}{% endif %}", "{% if t %}{% endfor %}", "{% set %}", "{% set a = %}", "{% macro %}{% endmacro %}", "{% call %}{% endcall %}", "{{ raise_exception('boom') }}", "{% if b %}{{ raise_exception('boom') }}{% endif %}ok", "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}{% set j = joiner('-') %}{{ j() }}x{{ j() }}y", "{% for k, v in tools[0].function.items() %}{{ k }}:{{ v if v is string else v|tojson }};{% endfor %}", "{% if t -%}   a   {%- else -%}  b  {%- endif %}", "{% endset %}", "{%- set a = 'x' -%}\n  {{- a -}}  \n", "{% for i in l %}{% set loop = 5 %}{{ loop }}{% endfor %}", "{% set a = namespace(v=[]) %}{% for i in l %}{% set a.v = a.v + [i * 2] %}{% endfor %}{{ a.v }}", "{% set f2 = s.upper %}{{ f2() }}", "{% set m = {'a': range} %}{{ m.a(2)|list }}",
+]
+
+CHAT = [
+    # The features that GLM's templates use, in templates of our own.
+    """[G]<s>
+{%- macro plain(c) -%}
+{%- if c is string -%}{{ c }}
+{%- elif c is iterable and c is not mapping -%}
+{%- for part in c -%}{%- if part is mapping and part.type == 'text' -%}{{ part.text }}{%- elif part is string -%}{{ part }}{%- endif -%}{%- endfor -%}
+{%- else -%}{{ c }}{%- endif -%}
+{%- endmacro -%}
+{%- set ns = namespace(at=-1, thinking=(enable_thinking is not defined or enable_thinking)) -%}
+{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.at = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}<u>{{ plain(m.content) }}{{ '/off' if not ns.thinking and not plain(m.content).endswith('/off') else '' -}}
+{%- elif m.role == 'assistant' -%}<a>
+{%- set why = '' -%}{%- set body = plain(m.content) -%}
+{%- if m.reasoning_content is string -%}{%- set why = m.reasoning_content -%}
+{%- elif '</think>' in body -%}
+{%- set why = body.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') -%}
+{%- set body = body.split('</think>')[-1].lstrip('\\n') -%}{%- endif -%}
+{%- if (loop.index0 > ns.at or (clear_thinking is defined and not clear_thinking)) and why -%}{{ '\\n<think>' + why.strip() + '</think>' }}{%- else -%}{{ '</think>' }}{%- endif -%}
+{%- if body.strip() -%}{{ '\\n' + body.strip() }}{%- endif -%}
+{%- if m.tool_calls -%}{%- for c in m.tool_calls -%}{%- if c.function -%}{%- set c = c.function -%}{%- endif -%}
+{{ '\\n<c>' + c.name }}{%- set args = c.arguments -%}{%- for k, v in args.items() -%}<k>{{ k }}</k><v>{{ v | tojson(ensure_ascii=False) if v is not string else v }}</v>{%- endfor -%}</c>{%- endfor -%}{%- endif -%}
+{%- elif m.role == 'tool' -%}
+{%- if loop.first or (messages[loop.index0 - 1].role != 'tool') -%}{{ '<o>' }}{%- endif -%}{{ '\\n<r>\\n' ~ m.content ~ '\\n</r>' }}
+{%- elif m.role == 'system' -%}<sys>{{ plain(m.content) }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<a>{{ '\\n<think></think>' if not ns.thinking else '' }}{%- endif -%}""",
+    """{% if tools %}
+<sys>
+{% for tool in tools %}
+{% if 'function' in tool %}
+{%- set tool = tool["function"] %}
+{% endif %}
+{% if tool.defer_loading is not defined or not tool.defer_loading %}
+{{ tool | tojson(ensure_ascii=False) }}
+{% endif %}
+{% endfor %}
+</sys>{% endif %}
+
+{%- set effort = reasoning_effort if reasoning_effort is defined else 'high' %}
+{{- '\\nEffort: ' ~ effort|capitalize }}
+{% for m in messages %}
+{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}odd {% endif %}
+{%- endfor %}""",
+    """{%- for m in messages[::-1] %}{%- set index = (messages|length - 1) - loop.index0 %}{{ index }}{{ m.role[0] }}{{- ' ' }}{%- endfor %}
+{%- set found = namespace(multi=true, last=messages|length - 1) %}
+{%- for m in messages[::-1] %}{%- if found.multi and m.role == 'user' and m.content is string and not(m.content.startswith('<r>') and m.content.endswith('</r>')) %}{%- set found.multi = false %}{%- set found.last = loop.revindex0 %}{%- endif %}{%- endfor %}{{ found.last }}""",
+    """{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content']|trim %}{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}{{ system }}|{{ messages|length }}|{{ bos_token }}""",
+    """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + (message['content'] if message['content'] is string else '') + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}""",
+    """{{ bos_token }}{% for m in messages %}{% if m['role'] not in ['user', 'assistant', 'tool', 'system'] %}{{ raise_exception('Unknown role: ' + m['role']) }}{% endif %}{{ m.role | upper }}{% if m.get('tool_calls') %}{{ m.get('tool_calls', [])|length }}{% endif %} {% endfor %}""",
+    """{% set loop_messages = messages|selectattr('role', 'ne', 'system')|list %}{% for m in loop_messages %}{% if not loop.last and loop_messages[loop.index].role == m.role %}dup{% endif %}{{ loop.index }}{% endfor %}""",
+    """{%- macro params(p) %}
+{%- for name, spec in p.properties.items() %}
+  {{- '\\n' ~ name ~ ': ' ~ spec.type }}
+  {%- for key in spec if key not in ['type', 'description'] %}{{ ' ' ~ key ~ '=' ~ spec[key]|string }}{%- endfor %}
+{%- endfor %}
+{%- endmacro %}
+{%- for t in tools %}{%- if t.function is defined %}{{ t.function.name }}{{ params(t.function.parameters) }}{%- endif %}{%- endfor %}""",
+]
+
+
+def all_snippets():
+    groups = [WHITE_SPACE, LITERALS, ARITHMETIC, COMPARISONS, TESTS, ACCESS, METHODS, FILTERS, STATEMENTS]
+    for template in (text for group in groups for text in group):
+        yield template, {name: value for name, value in VARS.items() if name in template}
+    variants = [{}, {"add_generation_prompt": True}, {"enable_thinking": False, "add_generation_prompt": True},
+                {"clear_thinking": False, "reasoning_effort": "max", "bos_token": "<s>"}]
+    for template in CHAT:
+        for variant in variants:
+            yield template, {"messages": MESSAGES, "tools": TOOLS, "add_generation_prompt": False} | variant
