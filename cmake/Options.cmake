@@ -2,6 +2,10 @@
 add_library(longshore_flags INTERFACE)
 target_include_directories(longshore_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_options(longshore_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -fno-omit-frame-pointer)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # False positives inside std::string's operator+ (gcc bug 105651).
+  target_compile_options(longshore_flags INTERFACE -Wno-restrict)
+endif()
 # The result of a sum must not depend on which code path the compiler contracted: FMA is used only where written.
 target_compile_options(longshore_flags INTERFACE -ffp-contract=off)
 

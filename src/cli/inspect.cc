@@ -109,7 +109,7 @@ void print_text(const ordered_json& report) {
   if (!report.contains("problems")) return;
   for (const auto& name : report["unused"]) fmt::print("unused: {}\n", name.get<std::string>());
   for (const auto& problem : report["problems"]) fmt::print("problem: {}\n", problem.get<std::string>());
-  fmt::print(report["problems"].empty() ? "verified: every tensor is there and sound\n" : "NOT sound\n");
+  fmt::print("{}\n", report["problems"].empty() ? "verified: every tensor is there and sound" : "NOT sound");
 }
 
 Result<int> run(const Flags& flags) {

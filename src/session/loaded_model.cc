@@ -47,6 +47,11 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   LS_TRY(Checkpoint checkpoint, open_checkpoint(options, threads, progress, cancel));
   loaded->checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
   const GlmConfig& config = loaded->checkpoint->config();
+  // All faults of the layout from the headers alone, before anything is read.
+  if (const std::vector<std::string> problems = loaded->checkpoint->check_layout(); !problems.empty()) {
+    return fail(ErrorKind::kModel, "{}{}", problems.front(),
+                problems.size() == 1 ? "" : fmt::format(" (and {} more: see `longshore inspect`)", problems.size() - 1));
+  }
   LS_TRY(const int64_t context, choose_context(options, config));
   if (options.with_text && options.synthetic.empty()) {
     LS_TRY_VOID(load_text(*loaded));

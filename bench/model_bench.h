@@ -1,0 +1,31 @@
+// Speed of a whole model: prefill and decode against what memory and arithmetic of this machine allow.
+#pragma once
+
+#include <cstdint>
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "bench/report.h"
+#include "session/loaded_model.h"
+
+namespace longshore::bench {
+
+struct ModelBenchOptions {
+  int64_t context = 512;  // decode: tokens before the measured ones. prefill: tokens of the prompt
+  int64_t tokens = 32;    // decode: measured tokens
+  int repeats = 5;        // prefill: prompts
+  uint64_t seed = 1;      // of the random token ids
+};
+
+struct Ceilings {
+  double dram_gbs = 0;
+  double fma_gflops = 0;
+};
+
+// Token ids are random and forced, so that the work does not depend on what the model would say.
+Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options, const Ceilings& ceilings,
+                            const CancelToken& cancel);
+Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptions& options, const Ceilings& ceilings,
+                             const CancelToken& cancel);
+
+}  // namespace longshore::bench

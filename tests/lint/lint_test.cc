@@ -1,0 +1,120 @@
+// The house rules as tests: who may include whom, and how long a file may grow.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Each room of src/ and the rooms that it may include, itself aside (docs/ARCHITECTURE.md). bench/ lies beside src/.
+const std::map<std::string, std::set<std::string>>& allowed() {
+  static const std::map<std::string, std::set<std::string>> table = {
+      {"base", {}},
+      {"device", {"base"}},
+      {"checkpoint", {"base"}},
+      {"kernels", {"base", "device"}},
+      {"offload", {"base", "device", "kernels", "checkpoint"}},
+      {"model", {"base", "device", "kernels", "checkpoint", "offload"}},
+      {"engine", {"base", "device", "kernels", "checkpoint", "offload", "model"}},
+      {"text", {"base"}},
+      {"session", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text"}},
+      {"bench", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session"}},
+      {"cli", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session", "bench"}},
+  };
+  return table;
+}
+
+struct SourceFile {
+  std::string path;  // from the project's root
+  std::string room;
+  std::vector<std::string> lines;
+};
+
+std::vector<SourceFile> sources() {
+  const fs::path root = LONGSHORE_SOURCE_DIR;
+  std::vector<SourceFile> files;
+  const auto add = [&](const fs::path& folder, const std::string& fixed_room) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      const std::string extension = entry.path().extension();
+      if (extension != ".h" && extension != ".cc" && extension != ".cu" && extension != ".cuh") continue;
+      SourceFile file;
+      file.path = fs::relative(entry.path(), root);
+      file.room = fixed_room.empty() ? fs::relative(entry.path(), folder).begin()->string() : fixed_room;
+      std::ifstream stream(entry.path());
+      for (std::string line; std::getline(stream, line);) file.lines.push_back(line);
+      files.push_back(std::move(file));
+    }
+  };
+  add(root / "src", "");
+  add(root / "bench", "bench");
+  return files;
+}
+
+std::string forbidden_include(const std::string& room, const std::string& line) {
+  static const std::regex pattern(R"re(^\s*#\s*include\s+"([a-z_]+)/)re");
+  std::smatch match;
+  if (!std::regex_search(line, match, pattern)) return "";
+  const std::string target = match[1];
+  return target == room || allowed().at(room).contains(target) ? "" : target;
+}
+
+TEST(Lint, IncludesGoDownwardOnly) {
+  size_t seen = 0;
+  for (const SourceFile& file : sources()) {
+    ASSERT_TRUE(allowed().contains(file.room)) << file.path << ": a room that docs/ARCHITECTURE.md does not know";
+    for (const std::string& line : file.lines) {
+      EXPECT_EQ(forbidden_include(file.room, line), "") << file.path << ": " << line;
+      seen += line.starts_with("#include \"") ? 1 : 0;
+    }
+  }
+  EXPECT_GT(seen, 100U);
+}
+
+TEST(Lint, TheIncludeRuleCatchesABreach) {
+  EXPECT_EQ(forbidden_include("text", "#include \"engine/sampler.h\""), "engine");
+  EXPECT_EQ(forbidden_include("checkpoint", "#include \"kernels/backend.h\""), "kernels");
+  EXPECT_EQ(forbidden_include("base", "#include \"device/buffer.h\""), "device");
+  EXPECT_EQ(forbidden_include("engine", "#include \"model/model.h\""), "");
+}
+
+TEST(Lint, CudaHeadersStayInDeviceAndKernels) {
+  static const std::regex pattern(R"re(^\s*#\s*include\s+[<"](cuda|cublas|nccl))re");
+  for (const SourceFile& file : sources()) {
+    if (file.room == "device" || file.path.starts_with("src/kernels/cuda/")) continue;
+    for (const std::string& line : file.lines) EXPECT_FALSE(std::regex_search(line, pattern)) << file.path << ": " << line;
+  }
+}
+
+TEST(Lint, FilesStayShort) {
+  for (const SourceFile& file : sources()) {
+    const size_t limit = file.room == "kernels" ? 1000 : 500;
+    EXPECT_LE(file.lines.size(), limit) << file.path << " is probably two files";
+  }
+}
+
+TEST(Lint, HeadersAreGuardedAndSayWhatTheyAreFor) {
+  for (const SourceFile& file : sources()) {
+    if (!file.path.ends_with(".h")) continue;
+    ASSERT_FALSE(file.lines.empty()) << file.path;
+    EXPECT_TRUE(file.lines.front().starts_with("// ")) << file.path << ": the first line says the purpose";
+    bool guarded = false;
+    for (const std::string& line : file.lines) guarded = guarded || line == "#pragma once";
+    EXPECT_TRUE(guarded) << file.path;
+  }
+}
+
+TEST(Lint, NoUnfinishedMarks) {
+  static const std::regex pattern(R"(\b(TODO|FIXME|XXX|HACK)\b)");
+  for (const SourceFile& file : sources()) {
+    for (const std::string& line : file.lines) EXPECT_FALSE(std::regex_search(line, pattern)) << file.path << ": " << line;
+  }
+}
+
+}  // namespace
