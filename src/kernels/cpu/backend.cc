@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <cpuid.h>
 #include <fmt/format.h>
 
 #include "kernels/scalar/ops.h"
@@ -10,10 +11,18 @@
 namespace longshore::kernels {
 namespace {
 
+// Not every compiler's __builtin_cpu_supports knows F16C.
+bool has_f16c() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 // These match the flags in CMakeLists.txt.
 bool runs_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 bool runs_avx512() {
   return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

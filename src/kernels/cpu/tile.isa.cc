@@ -10,7 +10,6 @@ namespace {
 constexpr int64_t kMatvecInputs = 4;  // up to here rows are decoded in registers
 constexpr int kPanelVecs = kLanes == 16 ? 4 : 2;
 constexpr int kPanelRows = kPanelVecs * kLanes;
-constexpr int kPanels = kTileRows / kPanelRows;
 constexpr int kInputGroup = 6;       // kInputGroup * kPanelVecs sums fill the registers
 constexpr int64_t kPackChunk = 128;  // elements of a row that are packed at a time
 
@@ -81,10 +80,41 @@ LS_SIMD float scale_of(const Tile& tile, int64_t row, int64_t segment) {
   return tile.scales[row] != nullptr ? tile.scales[row][segment] : 1.0f;
 }
 
-// kRows rows from `first` times kInputs inputs from `x`.
-template <RowType kType, int kRows, int kInputs>
-void matvec_rows(const Tile& tile, int64_t first, const void* const* x, float* out) {
+// sums += 64 elements, or at the end of a segment fewer, of kRows rows times those of kInputs
+// inputs.
+template <RowType kType, int kRows, int kInputs, bool kWhole>
+LS_SIMD void matvec_chunk(const uint8_t* const* rows, int64_t offset, int64_t elements,
+                          const uint8_t* const* x, int64_t x_offset, Vec (&sums)[kRows][kInputs]) {
   using W = Words<kType>;
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    const uint8_t* row = rows[r] + offset * element_size(kType);
+    Vec w[W::kVecs];
+    if constexpr (kWhole) {
+      W::decode(row, w);
+    } else {
+      alignas(64) uint8_t buffer[256];
+      W::decode(whole_chunk<kType>(row, elements, buffer), w);
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < kInputs; ++t) {
+#pragma GCC unroll 16
+      for (int v = 0; v < W::kVecs; ++v) {
+        const Vec input = load(x[t] + x_offset + v * kLanes * 4);
+        sums[r][t] = W::multiply_add(sums[r][t], w[v], input);
+      }
+    }
+  }
+}
+
+// kRows rows from `first` times kInputs inputs from `inputs`.
+template <RowType kType, int kRows, int kInputs>
+void matvec_rows(const Tile& tile, int64_t first, const void* const* inputs, float* out) {
+  using W = Words<kType>;
+  const uint8_t* rows[kRows];
+  const uint8_t* x[kInputs];
+  for (int r = 0; r < kRows; ++r) rows[r] = static_cast<const uint8_t*>(tile.rows[first + r]);
+  for (int t = 0; t < kInputs; ++t) x[t] = static_cast<const uint8_t*>(inputs[t]);
   Vec totals[kRows][kInputs];
   for (auto& row : totals) {
     for (Vec& total : row) total = zero();
@@ -93,28 +123,19 @@ void matvec_rows(const Tile& tile, int64_t first, const void* const* x, float* o
   int64_t segment = 0;
   for (int64_t start = 0; start < tile.in; start += tile.segment, ++segment) {
     const int64_t length = least(tile.segment, tile.in - start);
+    const int64_t x_start = segment * padded;
     Vec sums[kRows][kInputs];
     for (auto& row : sums) {
       for (Vec& s : row) s = zero();
     }
-    for (int64_t i = 0; i < length; i += kChunk) {
-      const int64_t x_offset = (segment * padded + i) * 4 / W::kPerWord;
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        alignas(64) uint8_t buffer[256];
-        const auto* row = static_cast<const uint8_t*>(tile.rows[first + r]);
-        Vec w[W::kVecs];
-        W::decode(whole_chunk<kType>(row + (start + i) * element_size(kType), length - i, buffer),
-                  w);
-#pragma GCC unroll 4
-        for (int t = 0; t < kInputs; ++t) {
-          const uint8_t* input = static_cast<const uint8_t*>(x[t]) + x_offset;
-#pragma GCC unroll 16
-          for (int v = 0; v < W::kVecs; ++v) {
-            sums[r][t] = W::multiply_add(sums[r][t], w[v], load(input + v * kLanes * 4));
-          }
-        }
-      }
+    int64_t i = 0;
+    for (; i + kChunk <= length; i += kChunk) {
+      matvec_chunk<kType, kRows, kInputs, true>(rows, start + i, kChunk, x,
+                                                (x_start + i) * 4 / W::kPerWord, sums);
+    }
+    if (i < length) {
+      matvec_chunk<kType, kRows, kInputs, false>(rows, start + i, length - i, x,
+                                                 (x_start + i) * 4 / W::kPerWord, sums);
     }
     for (int r = 0; r < kRows; ++r) {
       const Vec scale = broadcast(scale_of(tile, first + r, segment));
