@@ -282,9 +282,11 @@ void GlmToolCallParser::end_value_early(size_t end) {
 void GlmToolCallParser::set_value(std::string_view value) {
   // A key that comes twice cannot be taken back once it is sent: the first one counts.
   if (args_done_ || key_.empty() || !keys_.insert(key_).second) return;
-  const char* before = keys_.size() == 1 ? "{" : ",";
-  emit_call(OutputDelta::Kind::kToolCallArgs,
-            before + json_string(key_) + ":" + schemas_.to_json(call_name_, key_, value));
+  std::string json(1, keys_.size() == 1 ? '{' : ',');
+  json += json_string(key_);
+  json += ':';
+  json += schemas_.to_json(call_name_, key_, value);
+  emit_call(OutputDelta::Kind::kToolCallArgs, json);
 }
 
 // -- the JSON form --
@@ -402,6 +404,7 @@ void GlmToolCallParser::finish_name(bool stopped) {
     begin_call(name);
     end_call();
   }
+  call_was_last_ = true;
   enter(State::kContent, buffer_.size());
 }
 
