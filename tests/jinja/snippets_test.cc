@@ -1,9 +1,10 @@
-// The interpreter against jinja2 itself: tests/data/goldens/jinja-snippets.jsonl (tools/make_jinja_goldens.py).
-#include <gtest/gtest.h>
-
+// The interpreter against jinja2 itself: tests/data/goldens/jinja-snippets.jsonl
+// (tools/make_jinja_goldens.py).
 #include <fstream>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "text/jinja/template.h"
 

@@ -57,18 +57,23 @@ Result<Value> integer_division(Op op, int64_t a, int64_t b) {
 
 Result<Value> integer_arithmetic(Op op, int64_t a, int64_t b) {
   int64_t result = 0;
+  bool overflow = false;
   switch (op) {
     case Op::kAdd:
-      return checked_integer(__builtin_add_overflow(a, b, &result), result);
+      overflow = __builtin_add_overflow(a, b, &result);
+      break;
     case Op::kSubtract:
-      return checked_integer(__builtin_sub_overflow(a, b, &result), result);
+      overflow = __builtin_sub_overflow(a, b, &result);
+      break;
     case Op::kMultiply:
-      return checked_integer(__builtin_mul_overflow(a, b, &result), result);
+      overflow = __builtin_mul_overflow(a, b, &result);
+      break;
     case Op::kPower:
       return integer_power(a, b);
     default:
       return integer_division(op, a, b);
   }
+  return checked_integer(overflow, result);
 }
 
 Result<Value> float_division(Op op, double a, double b) {
@@ -159,8 +164,8 @@ Result<Value> negate(const Value& a, bool minus) {
   LS_TRY_VOID(refuse_undefined(a));
   if (a.is_integer()) {
     int64_t result = a.as_int();
-    return checked_integer(minus && __builtin_sub_overflow(int64_t{0}, a.as_int(), &result),
-                           result);
+    const bool overflow = minus && __builtin_sub_overflow(int64_t{0}, a.as_int(), &result);
+    return checked_integer(overflow, result);
   }
   if (a.is(Kind::kFloat)) return Value::real(minus ? -a.as_double() : a.as_double());
   return raise("bad operand type for unary {}: '{}'", minus ? '-' : '+', a.type_name());

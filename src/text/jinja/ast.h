@@ -110,7 +110,6 @@ enum class StmtKind : uint8_t {
   kFilter,     // blocks[0] through the filters in expr
   kWith,       // targets = conditions, around blocks[0]
   kScope,      // blocks[0] in a scope of its own
-  kDo,         // expr
   kBreak,
   kContinue,
 };

@@ -64,7 +64,7 @@ Parsed parse_integer(std::string_view text, int64_t base, int64_t& value) {
   drop_prefix(clean, base);
   if (base == 0) base = 10;
   if (clean.empty() || clean[0] == '-') return Parsed::kNo;
-  if (negative) clean.insert(0, "-");
+  if (negative) clean.insert(0, 1, '-');
   const auto done =
       std::from_chars(clean.data(), clean.data() + clean.size(), value, static_cast<int>(base));
   if (done.ptr != clean.data() + clean.size()) return Parsed::kNo;

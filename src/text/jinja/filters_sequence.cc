@@ -32,12 +32,11 @@ Out first(Runtime& rt, Bound& a, Args& /*rest*/) {
 }
 
 bool reversible(const Value& value) {
-  return value.is_string() || value.is_sequence() || value.is(Kind::kDict) ||
+  return value.undefined() || value.is_string() || value.is_sequence() || value.is(Kind::kDict) ||
          value.is(Kind::kView) || value.is(Kind::kRange);
 }
 
 Out last(Runtime& rt, Bound& a, Args& /*rest*/) {
-  LS_TRY_VOID(refuse_undefined(a[0]));
   if (!reversible(a[0])) return raise("'{}' object is not reversible", a[0].type_name());
   LS_TRY(const Items items, rt.iterate(a[0]));
   return items->items.empty() ? Value::undefined("No last item, sequence was empty.")

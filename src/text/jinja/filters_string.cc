@@ -179,7 +179,7 @@ Out tojson(Runtime& rt, Bound& a, Args& /*rest*/) {
   style.multiline = !a[2].missing() && !a[2].none_value();
   if (style.multiline) {
     LS_TRY(style.indent, indentation(rt, a[2]));
-    style.item_separator = ",";
+    style.item_separator = ',';
   }
   if (!a[3].missing() && !a[3].none_value()) {
     LS_TRY(const Items pair, rt.iterate(a[3]));

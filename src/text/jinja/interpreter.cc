@@ -73,11 +73,6 @@ Result<Interpreter::Flow> Interpreter::dispatch(const Stmt& stmt) {
       LS_TRY(const Value value, evaluate(*stmt.expr));
       return next(write(value));
     }
-    case StmtKind::kDo: {
-      LS_TRY(const Value ignored, evaluate(*stmt.expr));
-      (void)ignored;
-      return Flow::kNext;
-    }
     case StmtKind::kIf:
       return run_if(stmt);
     case StmtKind::kFor:
@@ -157,26 +152,27 @@ Result<void> Interpreter::run_loop(const Stmt& stmt, const Value& iterable, int 
     return raise("the template nests deeper than {} levels", limits().depth);
   LS_TRY(const Items items, loop_items(stmt, iterable));
   const Frame frame(*this);
-  if (items->items.empty()) {
-    if (stmt.blocks.size() < 2) return {};
-    push_scope();
-    LS_TRY(const Flow ignored, execute(stmt.blocks[1]));
-    (void)ignored;
-    return {};
-  }
   auto loop = std::make_shared<Loop>(items);
   loop->level = level;
   loop->recursive = stmt.recursive ? &stmt : nullptr;
   loop->scope = scope_;
-  auto done = run_iterations(stmt, Value::object(Kind::kLoop, loop));
+  auto completed = run_iterations(stmt, Value::object(Kind::kLoop, loop));
   loop->scope.reset();
   loop->last_seen.clear();
-  return done;
+  if (!completed) return tl::unexpected(std::move(completed.error()));
+  if (*completed || stmt.blocks.size() < 2) return {};
+  scope_ = std::make_shared<Scope>(frame.scope);
+  LS_TRY(const Flow ignored, execute(stmt.blocks[1]));
+  (void)ignored;
+  return {};
 }
 
-Result<void> Interpreter::run_iterations(const Stmt& stmt, const Value& loop_value) {
+// Whether the body ran to its end at least once. As in jinja2, `else` also follows a loop whose
+// only iterations ended in break or continue.
+Result<bool> Interpreter::run_iterations(const Stmt& stmt, const Value& loop_value) {
   auto& loop = loop_value.as<Loop>();
   const std::shared_ptr<Scope> outer = scope_;
+  bool completed = false;
   for (; loop.index < loop.items->items.size(); ++loop.index) {
     LS_TRY_VOID(charge(1));
     scope_ = std::make_shared<Scope>(outer);
@@ -184,8 +180,9 @@ Result<void> Interpreter::run_iterations(const Stmt& stmt, const Value& loop_val
     LS_TRY_VOID(assign(stmt.target, loop.items->items[loop.index]));
     LS_TRY(const Flow flow, execute(stmt.blocks[0]));
     if (flow == Flow::kBreak) break;
+    completed |= flow == Flow::kNext;
   }
-  return {};
+  return completed;
 }
 
 Result<void> Interpreter::assign_attribute(const Target& target, const Value& value) {

@@ -1,5 +1,9 @@
 // Walks a syntax tree and writes its text.
 //
+// Names are looked up when they are used. jinja2 decides earlier which block a name belongs to, so
+// there a macro or inner block that reads a variable before the enclosing block's only `set` of it
+// sees nothing; here it sees the outer value.
+//
 // Threading and ownership: one Interpreter per render; the tree outlives it.
 #pragma once
 
@@ -36,7 +40,7 @@ class Interpreter final : public Runtime {
   Result<Flow> run_for(const Stmt& stmt);
   Result<void> run_loop(const Stmt& stmt, const Value& iterable, int level);
   Result<Items> loop_items(const Stmt& stmt, const Value& iterable);
-  Result<void> run_iterations(const Stmt& stmt, const Value& loop_value);
+  Result<bool> run_iterations(const Stmt& stmt, const Value& loop_value);
   Result<void> run_set(const Stmt& stmt);
   Result<void> run_set_block(const Stmt& stmt);
   Result<void> run_macro(const Stmt& stmt);

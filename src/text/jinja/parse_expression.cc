@@ -418,6 +418,9 @@ Result<void> Parser::call_argument(Expr& node) {
     std::string name = current().text;
     advance();
     advance();
+    for (const auto& known : node.keyword) {
+      if (known.first == name) return error(line, "keyword argument repeated: {}", name);
+    }
     LS_TRY(ExprPtr value, expression());
     node.keyword.emplace_back(std::move(name), std::move(value));
     return {};

@@ -169,7 +169,13 @@ Result<std::unique_ptr<Stmt>> Parser::scope_statement(int line, std::string_view
 
 Result<std::unique_ptr<Stmt>> Parser::print_statement(int line) {
   auto stmt = make_statement(StmtKind::kOutput, line);
-  LS_TRY(stmt->expr, tuple());
+  stmt->expr = make(Op::kConcat, line);
+  while (current().type != TokenType::kBlockEnd) {
+    if (!stmt->expr->operands.empty()) LS_TRY_VOID(expect_operator(","));
+    LS_TRY(ExprPtr value, expression());
+    stmt->expr->operands.push_back(std::move(value));
+  }
+  LS_TRY(stmt->expr, finish(std::move(stmt->expr)));
   return stmt;
 }
 
@@ -193,6 +199,8 @@ Result<Target> Parser::target_part(bool with_namespace) {
   for (const char* reserved : {"true", "false", "none", "True", "False", "None"}) {
     if (name == reserved) return error(out.line, "cannot assign to '{}'", name);
   }
+  if (name == "loop" && loops_ > 0)
+    return error(out.line, "cannot assign to 'loop' inside of a loop");
   out.symbol = symbol(name);
   if (with_namespace && skip_operator(".")) {
     LS_TRY(out.attribute, expect_name());

@@ -147,11 +147,7 @@ Result<std::unique_ptr<Stmt>> Parser::statement_body(const std::string& name, in
   if (name == "filter") return filter_statement(line);
   if (name == "with") return with_statement(line);
   if (name == "generation") return scope_statement(line, "endgeneration");
-  if (name == "print" || name == "do") {
-    LS_TRY(auto stmt, print_statement(line));
-    if (name == "do") stmt->kind = StmtKind::kDo;
-    return stmt;
-  }
+  if (name == "print") return print_statement(line);
   if (name == "break") return loop_control(StmtKind::kBreak, line);
   if (name == "continue") return loop_control(StmtKind::kContinue, line);
   for (const char* refused :

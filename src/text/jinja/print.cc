@@ -140,8 +140,6 @@ class JsonWriter {
       out_ += kLetters[named];
     } else if (code >= 0x20 && (code < 0x7F || !style_.ensure_ascii)) {
       append_code_point(out_, code);
-    } else if (code == 0x7F) {
-      out_ += '\x7F';
     } else if (code < 0x10000) {
       out_ += fmt::format("\\u{:04x}", code);
     } else {

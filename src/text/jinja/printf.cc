@@ -55,7 +55,7 @@ Result<std::string> pad(Runtime& rt, const Spec& spec, std::string text, char ow
 
 std::string grouped(std::string digits) {
   const size_t end = std::min(digits.find_first_not_of("0123456789"), digits.size());
-  for (size_t at = end; at > 3; at -= 3) digits.insert(at - 3, ",");
+  for (size_t at = end; at > 3; at -= 3) digits.insert(at - 3, 1, ',');
   return digits;
 }
 
@@ -179,7 +179,7 @@ class PercentFormatter {
       } else if (c == '+' || (c == ' ' && spec.sign != '+')) {
         spec.sign = c;
       } else if (c == '0') {
-        spec.fill = "0";
+        spec.fill = '0';
       } else if (c == '#') {
         spec.alternate = true;
       } else if (c != ' ') {
@@ -224,7 +224,7 @@ class PercentFormatter {
       case 'r':
       case 'a':
       case 'c': {
-        spec.fill = " ";
+        spec.fill = ' ';
         if (spec.align == '\0') spec.align = '>';
         std::string text;
         LS_TRY_VOID(spec.type == 's' || spec.type == 'c' ? append_text(rt_, value, text)
@@ -254,7 +254,7 @@ class PercentFormatter {
   }
 
   static void adjust(Spec& spec, bool zero) {
-    if (spec.align == '<') spec.fill = " ";
+    if (spec.align == '<') spec.fill = ' ';
     if (zero && spec.align == '\0') spec.align = '=';
   }
 
@@ -293,7 +293,7 @@ Result<Spec> parse_spec(std::string_view text) {
     spec.sign = text[at++];
   if (at < text.size() && text[at] == '#') spec.alternate = (++at, true);
   if (at < text.size() && text[at] == '0') {
-    if (spec.align == '\0') spec.fill = "0";
+    if (spec.align == '\0') spec.fill = '0';
     if (spec.align == '\0') spec.align = '=';
     ++at;
   }
