@@ -6,6 +6,11 @@
 #include "text/jinja/print.h"
 
 namespace longshore::text::jinja {
+namespace {
+
+constexpr int64_t kStepsPerIteration = 4;
+
+}  // namespace
 
 Interpreter::Interpreter(const Tree& tree, const std::string& where, const Limits& limits)
     : Runtime(limits), tree_(tree), where_(where) {}
@@ -174,7 +179,7 @@ Result<bool> Interpreter::run_iterations(const Stmt& stmt, const Value& loop_val
   const std::shared_ptr<Scope> outer = scope_;
   bool completed = false;
   for (; loop.index < loop.items->items.size(); ++loop.index) {
-    LS_TRY_VOID(charge(1));
+    LS_TRY_VOID(charge(kStepsPerIteration));
     scope_ = std::make_shared<Scope>(outer);
     scope_->set(kLoopSymbol, loop_value);
     LS_TRY_VOID(assign(stmt.target, loop.items->items[loop.index]));
