@@ -33,7 +33,8 @@ struct OutputParser::Impl {
   GlmToolCallParser calls;
 };
 
-OutputParser::OutputParser(OutputParserOptions options) : impl_(std::make_unique<Impl>(options)) {}
+OutputParser::OutputParser(const OutputParserOptions& options)
+    : impl_(std::make_unique<Impl>(options)) {}
 OutputParser::~OutputParser() = default;
 OutputParser::OutputParser(OutputParser&&) noexcept = default;
 OutputParser& OutputParser::operator=(OutputParser&&) noexcept = default;

@@ -38,7 +38,7 @@ struct OutputParserOptions {
 // Threading: one stream, one thread.
 class OutputParser {
  public:
-  explicit OutputParser(OutputParserOptions options);
+  explicit OutputParser(const OutputParserOptions& options);
   ~OutputParser();
   OutputParser(OutputParser&&) noexcept;
   OutputParser& operator=(OutputParser&&) noexcept;

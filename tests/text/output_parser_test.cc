@@ -240,6 +240,7 @@ TEST(OutputParser, WithoutSchemaOnlyJsonOtherThanStringsIsJson) {
 
 TEST(OutputParser, EscapesKeysAndValues) {
   EXPECT_EQ(typed("s", "a\"b\\c\n\t\x01\xE6\xBC\xA2"), "\"a\\\"b\\\\c\\n\\t\\u0001\xE6\xBC\xA2\"");
+  EXPECT_EQ(typed("i", std::string("5\0x", 3)), R"("5\u0000x")");
   EXPECT_EQ(without_schema(call("k\"", "x")), R"(f({"k\"":"x"}))");
   EXPECT_EQ(typed("a", std::string(100000, '[')), quoted(std::string(100000, '[')));
 }

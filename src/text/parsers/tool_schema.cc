@@ -159,7 +159,8 @@ std::string json_string(std::string_view text) {
 }
 
 bool is_json(std::string_view text) {
-  return !nests_too_deep(text) && Json::accept(text);
+  // nlohmann::json takes a NUL for the end of its input; no JSON contains one.
+  return text.find('\0') == std::string_view::npos && !nests_too_deep(text) && Json::accept(text);
 }
 
 ToolSchemas::ToolSchemas(const Json& tools) {
