@@ -65,13 +65,13 @@ def main():
         out.append(table("CaseSpecial", name + "Special", many, 4))
     for name, predicate in (("kAlpha", str.isalpha), ("kUnprintable", lambda c: not c.isprintable())):
         out.append(table("CodeRange", name, [f"{{0x{a:x}, 0x{b:x}}}," for a, b in ranges(predicate)], 6))
-    out += ["// clang-format on", "", "}  // namespace", ""]
+    out += ["", "}  // namespace", ""]
     for name in ("upper", "lower", "title"):
         label = name.capitalize()
         out.append(f"CaseTable {name}_table() {{ return {{k{label}, k{label}Special}}; }}")
     out.append("std::span<const CodeRange> alpha_table() { return kAlpha; }")
     out.append("std::span<const CodeRange> unprintable_table() { return kUnprintable; }")
-    out += ["", "}  // namespace longshore::text::jinja", ""]
+    out += ["// clang-format on", "", "}  // namespace longshore::text::jinja", ""]
     target.write_text("\n".join(out))
     print(f"{target.name}: Unicode of Python {sys.version.split()[0]}")
 

@@ -3,8 +3,9 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <optional>
+#include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "text/jinja/template.h"
@@ -24,11 +25,14 @@ Json standard_variables() {
 }
 
 std::optional<std::string> read_file(const std::filesystem::path& path) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) return std::nullopt;
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::ostringstream text;
+  text << in.rdbuf();  // unlike stream iterators, this reports read errors as a state
   if (in.bad()) return std::nullopt;
-  return text;
+  return std::move(text).str();
 }
 
 Result<Json> read_config(const std::filesystem::path& path) {

@@ -73,6 +73,11 @@ TEST_F(ChatTemplateLoad, RefusesADirectoryWithoutTemplate) {
   EXPECT_THAT(rendered(), HasSubstr("not a JSON object"));
 }
 
+TEST_F(ChatTemplateLoad, ADirectoryInPlaceOfTheFileIsNoTemplate) {
+  std::filesystem::create_directory(dir_ / "chat_template.jinja");
+  EXPECT_THAT(rendered(), HasSubstr("no chat template"));
+}
+
 TEST_F(ChatTemplateLoad, NamesFileAndLineOfASyntaxError) {
   write("chat_template.jinja", "a\n{{ (1 }}");
   const auto loaded = ChatTemplate::load(dir_.string());

@@ -49,8 +49,14 @@ Out map_attribute(Runtime& rt, const Items& items, Args& rest) {
   return rt.iterator(std::move(out));
 }
 
+// As in jinja2, whatever is false counts as empty, also what has no elements at all.
+Result<Items> elements(Runtime& rt, const Value& value) {
+  if (!value.truthy()) return std::make_shared<List>(std::vector<Value>{});
+  return rt.iterate(value);
+}
+
 Out map(Runtime& rt, Bound& a, Args& rest) {
-  LS_TRY(const Items items, rt.iterate(a[0]));
+  LS_TRY(const Items items, elements(rt, a[0]));
   const bool by_attribute = rest.positional.empty() && !rest.keyword.empty() &&
                             std::any_of(rest.keyword.begin(), rest.keyword.end(),
                                         [](const auto& k) { return k.first == "attribute"; });
@@ -68,7 +74,7 @@ Out map(Runtime& rt, Bound& a, Args& rest) {
 
 // The elements for which the test (or their truth) gives `wanted`.
 Out choose(Runtime& rt, Bound& a, Args& rest, bool by_attribute, bool wanted) {
-  LS_TRY(const Items items, rt.iterate(a[0]));
+  LS_TRY(const Items items, elements(rt, a[0]));
   Value path;
   if (by_attribute) {
     if (rest.positional.empty()) return raise("Missing parameter for attribute name");

@@ -13,8 +13,8 @@ bool given(const Value& value) {
   return !value.missing() && !value.none_value();
 }
 
-// The key of an element for sort: of "a,b" a list of both.
-Out sort_key(Runtime& rt, const Value& element, const Value& path, bool case_sensitive) {
+// The key of an element: of the path "a,b" a list of both.
+Out element_key(Runtime& rt, const Value& element, const Value& path, bool case_sensitive) {
   if (!given(path)) return fold_case(element, case_sensitive);
   if (!path.is_string() || path.as_string().find(',') == std::string::npos) {
     LS_TRY(const Value value, attribute_path(rt, element, path));
@@ -38,7 +38,7 @@ Result<std::vector<Value>> sort_keys(Runtime& rt, const std::vector<Value>& item
   std::vector<Value> keys;
   keys.reserve(items.size());
   for (const Value& element : items) {
-    LS_TRY(Value key, sort_key(rt, element, path, sensitive));
+    LS_TRY(Value key, element_key(rt, element, path, sensitive));
     keys.push_back(std::move(key));
   }
   return keys;
@@ -51,7 +51,12 @@ LessThan python_order(Runtime& rt) {
 Out sort(Runtime& rt, Bound& a, Args& /*rest*/) {
   LS_TRY(const Items items, rt.iterate(a[0]));
   std::vector<Value> out = items->items;
-  LS_TRY(const auto keys, sort_keys(rt, out, a[3], flag_argument(a[2], false)));
+  LS_TRY(auto keys, sort_keys(rt, out, a[3], flag_argument(a[2], false)));
+  // jinja2 compares lists of keys, in which equal values need no order: absent attributes all sort
+  // the same.
+  for (Value& key : keys) {
+    LS_TRY(key, rt.list({key}));
+  }
   LS_TRY_VOID(sort_by(out, keys, flag_argument(a[1], false), python_order(rt)));
   return rt.list(std::move(out));
 }

@@ -112,7 +112,7 @@ std::pair<size_t, size_t> line_end(std::string_view text, size_t at) {
 }
 
 Out indent(Runtime& rt, Bound& a, Args& /*rest*/) {
-  LS_TRY(std::string text, to_text(rt, a[0]));
+  LS_TRY(std::string text, string_argument(a[0], ""));
   LS_TRY(const std::string margin, indentation(rt, a[1]));
   const bool first = flag_argument(a[2], false);
   const bool blank = flag_argument(a[3], false);
@@ -143,7 +143,7 @@ Out center(Runtime& rt, Bound& a, Args& /*rest*/) {
 }
 
 Out truncate(Runtime& rt, Bound& a, Args& /*rest*/) {
-  LS_TRY(const std::string text, to_text(rt, a[0]));
+  LS_TRY(const std::string text, string_argument(a[0], ""));
   LS_TRY(const int64_t length, integer_argument(a[1], 255));
   LS_TRY(const std::string end, string_argument(a[3], "..."));
   LS_TRY(const int64_t leeway, optional_integer(a[4], 5));

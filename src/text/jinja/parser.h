@@ -28,7 +28,6 @@ class Parser {
 
  private:
   struct Nesting;
-  struct CallArguments;
 
   // Tokens (parser.cc).
   [[nodiscard]] const Token& current() const { return tokens_[at_]; }
@@ -73,6 +72,8 @@ class Parser {
   Result<ExprPtr> subscript(ExprPtr node);
   Result<ExprPtr> subscript_part();
   Result<ExprPtr> call(ExprPtr node);
+  // parse_filter.cc; names may have dots in them.
+  Result<std::string> dotted_name();
   Result<ExprPtr> filter(ExprPtr node, bool inline_start = false);
   Result<ExprPtr> test(ExprPtr node);
   [[nodiscard]] bool starts_test_argument() const;

@@ -141,15 +141,28 @@ class PercentFormatter {
       if (static_cast<int64_t>(out.size()) > rt_.limits().output_bytes)
         return rt_.string(std::move(out));
     }
-    if (arguments_.is(Kind::kTuple)
-            ? next_ < arguments_.as_list().items.size()
-            : next_ == 0 && !arguments_.is(Kind::kDict) && !arguments_.is(Kind::kList)) {
+    if (arguments_left()) {
       return raise("not all arguments converted during string formatting");
     }
     return rt_.string(std::move(out));
   }
 
  private:
+  // Python lets values with items go unused, except tuples and strings.
+  [[nodiscard]] bool arguments_left() const {
+    switch (arguments_.kind()) {
+      case Kind::kTuple:
+        return next_ < arguments_.as_list().items.size();
+      case Kind::kDict:
+      case Kind::kList:
+      case Kind::kRange:
+      case Kind::kUndefined:
+        return false;
+      default:
+        return next_ == 0;
+    }
+  }
+
   Result<Value> next_argument() {
     if (arguments_.is(Kind::kTuple)) {
       const auto& items = arguments_.as_list().items;

@@ -436,7 +436,6 @@ constexpr CodeRange kUnprintable[] = {
     {0x2ebe1, 0x2f7ff}, {0x2fa1e, 0x2ffff}, {0x3134b, 0xe00ff}, {0xe01f0, 0x10ffff},
 };
 
-// clang-format on
 
 }  // namespace
 
@@ -445,5 +444,6 @@ CaseTable lower_table() { return {kLower, kLowerSpecial}; }
 CaseTable title_table() { return {kTitle, kTitleSpecial}; }
 std::span<const CodeRange> alpha_table() { return kAlpha; }
 std::span<const CodeRange> unprintable_table() { return kUnprintable; }
+// clang-format on
 
 }  // namespace longshore::text::jinja
