@@ -58,4 +58,9 @@ double peak_memory_bytes() {
   return value.empty() ? 0 : std::stod(value) * 1024;
 }
 
+void reset_peak_memory() {
+  // proc(5): writing 5 resets the peak resident set size.
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
 }  // namespace longshore::bench

@@ -27,7 +27,8 @@ struct Report {
 
 // "AMD EPYC, 2 threads"
 [[nodiscard]] std::string machine_name(int threads);
-// Highest resident memory of this process so far, bytes (VmHWM).
+// Highest resident memory of this process since the last reset, bytes (VmHWM); mapped weights that were read count.
 [[nodiscard]] double peak_memory_bytes();
+void reset_peak_memory();
 
 }  // namespace longshore::bench

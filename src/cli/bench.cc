@@ -5,6 +5,7 @@
 
 #include "bench/ceilings.h"
 #include "bench/model_bench.h"
+#include "bench/report.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 
@@ -31,6 +32,7 @@ Result<void> run(const Flags& flags) {
     LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool));
     ceilings.fma_gflops = bench::fma_gflops(pool);
   }
+  bench::reset_peak_memory();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   const auto measure = flags.name == "decode" ? bench::decode_bench : bench::prefill_bench;
   LS_TRY(const bench::Report report, measure(*loaded, flags.bench, ceilings, interrupt_token()));

@@ -6,6 +6,11 @@
 #include <utility>
 
 namespace longshore::device {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+
+}  // namespace
 
 Result<Buffer> Buffer::allocate(int64_t bytes, const char* what) {
   LS_CHECK_MSG(bytes >= 0, "{}: {} bytes", what, bytes);
@@ -17,6 +22,8 @@ Result<Buffer> Buffer::allocate(int64_t bytes, const char* what) {
     return fail(ErrorKind::kMemory, "{}: cannot allocate {:.2f} GB of host memory: {}", what,
                 static_cast<double>(bytes) / 1e9, std::strerror(errno));
   }
+  // Fewer address translations; a refusal only costs speed.
+  if (bytes >= kHugePage) (void)madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
   buffer.data_ = static_cast<std::byte*>(data);
   buffer.bytes_ = bytes;
 #ifndef NDEBUG
