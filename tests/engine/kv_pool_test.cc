@@ -1,8 +1,8 @@
 #include "engine/kv_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <set>
+
+#include <gtest/gtest.h>
 
 namespace longshore::engine {
 namespace {
@@ -37,7 +37,8 @@ TEST(KvPool, GrowAndShrinkConservePages) {
   KvPool pool = make_pool(10);
   std::vector<int32_t> a;
   std::vector<int32_t> b;
-  const std::vector<std::pair<int64_t, int64_t>> steps = {{3, 2}, {5, 5}, {1, 5}, {1, 9}, {0, 0}, {10, 0}, {4, 6}};
+  const std::vector<std::pair<int64_t, int64_t>> steps = {{3, 2}, {5, 5},  {1, 5}, {1, 9},
+                                                          {0, 0}, {10, 0}, {4, 6}};
   for (const auto& [size_a, size_b] : steps) {
     pool.shrink(a, size_a);
     pool.shrink(b, size_b);

@@ -1,12 +1,12 @@
 #include "engine/sampler.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
 #include <map>
 #include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace longshore::engine {
 namespace {
@@ -37,7 +37,8 @@ std::vector<int64_t> counts(const SamplingParams& params, const Logits& logits, 
   return result;
 }
 
-std::set<int32_t> support(const SamplingParams& params, const Logits& logits, int64_t draws = 4000) {
+std::set<int32_t> support(const SamplingParams& params, const Logits& logits,
+                          int64_t draws = 4000) {
   const std::vector<int64_t> drawn = counts(params, logits, draws);
   std::set<int32_t> ids;
   for (size_t i = 0; i < drawn.size(); ++i) {
@@ -64,7 +65,8 @@ double chi_square(const std::vector<int64_t>& drawn, const std::vector<double>& 
 }
 
 // What the sampler makes of the logits, before the draw.
-Logits processed(const SamplingParams& params, Logits logits, std::vector<int32_t> prompt, std::vector<int32_t> output) {
+Logits processed(const SamplingParams& params, Logits logits, std::vector<int32_t> prompt,
+                 std::vector<int32_t> output) {
   Sampler sampler(params, prompt);
   for (int32_t id : output) sampler.accept(id);
   (void)sampler.sample(logits);
@@ -98,7 +100,9 @@ TEST(Sampler, DrawsFollowTheSoftmaxAtEveryTemperature) {
     params.temperature = temperature;
     params.seed = 7;
     // 0.999 quantile of chi-square with 7 degrees of freedom: 24.32.
-    EXPECT_LT(chi_square(counts(params, logits, kDraws), softmax(logits, temperature), kDraws), 24.32) << temperature;
+    EXPECT_LT(chi_square(counts(params, logits, kDraws), softmax(logits, temperature), kDraws),
+              24.32)
+        << temperature;
   }
 }
 
@@ -168,13 +172,15 @@ TEST(Sampler, KeptIdsAreRenormalised) {
   const std::vector<int64_t> drawn = counts(params, logits, kDraws);
   EXPECT_EQ(drawn[3], 0);
   // 0.999 quantile with 2 degrees of freedom: 13.82.
-  EXPECT_LT(chi_square({drawn.begin(), drawn.begin() + 3}, softmax({1.0F, 0.0F, 0.5F}, 1), kDraws), 13.82);
+  EXPECT_LT(chi_square({drawn.begin(), drawn.begin() + 3}, softmax({1.0F, 0.0F, 0.5F}, 1), kDraws),
+            13.82);
 }
 
 TEST(Sampler, RepetitionPenaltyCountsPromptAndOutputOnce) {
   SamplingParams params = greedy();
   params.repetition_penalty = 2;
-  EXPECT_THAT(processed(params, {4, -4, 4, -4, 4}, {0, 0, 1}, {0, 2, 2, 3}), ElementsAre(2, -8, 2, -8, 4));
+  EXPECT_THAT(processed(params, {4, -4, 4, -4, 4}, {0, 0, 1}, {0, 2, 2, 3}),
+              ElementsAre(2, -8, 2, -8, 4));
 }
 
 TEST(Sampler, PresenceAndFrequencyPenaltiesCountOutputOnly) {
