@@ -147,7 +147,9 @@ Result<void> run(const Flags& flags) {
     }
   }
   bar.finish();
-  if (!out) return fail(ErrorKind::kIo, "the output could not be written");
+  if (!out.flush()) {
+    return fail(ErrorKind::kIo, "{}: cannot write it", flags.output.empty() ? "standard output" : flags.output);
+  }
   return {};
 }
 

@@ -21,7 +21,7 @@ int run_command(const longshore::cli::Run& run) {
     const int code = run();
     std::cout.flush();
     if (code != 0 || (std::cout && std::fflush(stdout) == 0)) return code;
-    return report(Error{ErrorKind::kIo, "standard output: cannot be written"});
+    return report(Error{ErrorKind::kIo, "standard output: cannot write it"});
   } catch (const std::bad_alloc&) {
     return report(Error{ErrorKind::kMemory, "not enough memory: use a smaller --context-length"});
   } catch (const std::system_error& error) {

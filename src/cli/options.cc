@@ -133,7 +133,7 @@ Result<std::string> read_input(const std::string& path) {
 Result<bool> next_line(std::string& line) {
   const bool read = static_cast<bool>(std::getline(std::cin, line));
   if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
-  if (!std::cout) return fail(ErrorKind::kIo, "standard output: cannot be written");
+  if (!std::cout) return fail(ErrorKind::kIo, "standard output: cannot write it");
   return read;
 }
 

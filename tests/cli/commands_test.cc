@@ -1,10 +1,10 @@
 // What every command does with good input, on the bundled model.
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <map>
 #include <span>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/safetensors.h"
@@ -94,7 +94,9 @@ TEST(Generate, StreamsPlainText) {
   const Finished run =
       longshore({"generate", kNano, "-p", "Hello", "--temperature", "0", "--max-tokens", "4"});
   EXPECT_EQ(run.exit_code, 0);
-  EXPECT_EQ(lines_of(run.out).size(), 1U) << run.out;
+  const Finished as_json = longshore(
+      {"generate", kNano, "-p", "Hello", "--temperature", "0", "--max-tokens", "4", "--json"});
+  EXPECT_EQ(run.out, ordered_json::parse(as_json.out)["text"].get<std::string>() + "\n");
 }
 
 TEST(Eval, CountsPerTask) {

@@ -145,6 +145,15 @@ TEST(Model, TemplatesThatRaiseOrNeverEndOrDoNotParseAreRefused) {
   expect_refusal(model.generate(), kModel, "chat_template.jinja");
 }
 
+TEST(Output, AFullDiskIsAnErrorNotACrash) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"inspect", kNano, "--tensors"},
+           {"generate", kNano, "-p", "x", "--max-tokens", "2", "--json"}}) {
+    expect_refusal(longshore(arguments, "", -1, "/dev/full"), 1, "write");
+  }
+  expect_refusal(longshore({"tokenize", kNano}, "\"x\"\n", -1, "/dev/full"), 1, "standard output");
+}
+
 TEST(Interrupt, EndsALongGenerationWith130AndOneLine) {
   const Finished run = longshore({"generate", kNano, "-p", "Hello", "--ignore-eos"}, "", 700);
   expect_refusal(run, 130, "stopped");

@@ -18,9 +18,10 @@
 namespace longshore {
 
 Finished longshore(const std::vector<std::string>& arguments, const std::string& input,
-                   int interrupt_ms) {
+                   int interrupt_ms, const std::string& output) {
   const TemporaryDirectory dir;
   write_file(dir.file("in"), input);
+  write_file(dir.file("out"), "");
   std::vector<std::string> words = {std::string(LONGSHORE_BINARY_DIR) + "/longshore"};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -37,7 +38,8 @@ Finished longshore(const std::vector<std::string>& arguments, const std::string&
   } else {
     posix_spawn_file_actions_addopen(&actions, 0, dir.file("in").c_str(), O_RDONLY, 0);
   }
-  posix_spawn_file_actions_addopen(&actions, 1, dir.file("out").c_str(), O_WRONLY | O_CREAT, 0600);
+  posix_spawn_file_actions_addopen(&actions, 1, (output.empty() ? dir.file("out") : output).c_str(),
+                                   O_WRONLY | O_CREAT, 0600);
   posix_spawn_file_actions_addopen(&actions, 2, dir.file("err").c_str(), O_WRONLY | O_CREAT, 0600);
   pid_t child = 0;
   const int spawned = posix_spawn(&child, argv[0], &actions, nullptr, argv.data(), environ);
