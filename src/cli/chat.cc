@@ -187,6 +187,7 @@ Result<void> run(const Flags& flags) {
     }
     if (!terminal && interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped");
   }
+  if (!terminal && interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped");
   return {};
 }
 

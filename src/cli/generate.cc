@@ -128,6 +128,7 @@ Result<void> run(const Flags& flags) {
       return prompts[i].line == 0 ? tl::unexpected<Error>(error)
                                   : fail(error.kind, "{}: line {}: {}", flags.file, prompts[i].line, error.message);
     };
+    if (!request && prompts[i].line == 0) return fail(request.error().kind, "-p: {}", request.error().message);
     if (!request) return at(request.error());
     const std::vector<int32_t> prompt_ids = request->generation.prompt;
     auto completion = session::complete(*loaded, std::move(*request), sink, interrupt_token());
@@ -146,7 +147,9 @@ Result<void> run(const Flags& flags) {
     }
   }
   bar.finish();
-  if (!out) return fail(ErrorKind::kIo, "the output could not be written");
+  if (!out.flush()) {
+    return fail(ErrorKind::kIo, "{}: cannot write it", flags.output.empty() ? "standard output" : flags.output);
+  }
   return {};
 }
 

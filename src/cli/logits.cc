@@ -27,8 +27,9 @@ Result<std::vector<int32_t>> read_ids(const std::string& path) {
   if (!list.is_array()) return fail(ErrorKind::kUsage, "{}: not a JSON array of token ids", path);
   std::vector<int32_t> ids;
   for (const json& id : list) {
-    if (!id.is_number_integer()) return fail(ErrorKind::kUsage, "{}: {} is not a token id", path, id.dump());
-    ids.push_back(id.get<int32_t>());
+    const std::optional<int32_t> value = token_id(id);
+    if (!value) return fail(ErrorKind::kUsage, "{}: {} is not a token id", path, id.dump());
+    ids.push_back(*value);
   }
   return ids;
 }

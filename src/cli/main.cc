@@ -1,11 +1,35 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <iostream>
+#include <new>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "cli/commands.h"
 #include "cli/options.h"
+
+namespace {
+
+// What a library throws (a full disk or a closed pipe at standard output, no memory) ends in one line too.
+int run_command(const longshore::cli::Run& run) {
+  using longshore::Error;
+  using longshore::ErrorKind;
+  using longshore::cli::report;
+  try {
+    const int code = run();
+    std::cout.flush();
+    if (code != 0 || (std::cout && std::fflush(stdout) == 0)) return code;
+    return report(Error{ErrorKind::kIo, "standard output: cannot write it"});
+  } catch (const std::bad_alloc&) {
+    return report(Error{ErrorKind::kMemory, "not enough memory: use a smaller --context-length"});
+  } catch (const std::system_error& error) {
+    return report(Error{ErrorKind::kIo, error.what()});
+  }
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace longshore::cli;  // NOLINT(google-build-using-namespace): main only
@@ -36,12 +60,16 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    if (app.get_subcommands().empty() && app.remaining_size() > 0) {
+      std::fprintf(stderr, "longshore: unknown command %s (see --help)\n", app.remaining().front().c_str());
+      return 2;
+    }
     std::fprintf(stderr, "longshore: %s (see --help)\n", error.what());
     return 2;
   }
   install_interrupt_handler();
   for (const auto& [sub, run] : runs) {
-    if (sub->parsed()) return run();
+    if (sub->parsed()) return run_command(run);
   }
   return 2;
 }

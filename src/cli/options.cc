@@ -2,9 +2,11 @@
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <limits>
 #include <random>
 
 #include <unistd.h>
@@ -115,10 +117,33 @@ int report(const Error& error) {
 }
 
 Result<std::string> read_input(const std::string& path) {
-  if (path == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  if (path == "-") {
+    std::string text(std::istreambuf_iterator<char>(std::cin), {});
+    if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped while reading standard input");
+    return text;
+  }
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) return fail(ErrorKind::kUsage, "{}: cannot read it: check the path", path);
+  std::error_code ignored;
+  if (!stream || std::filesystem::is_directory(path, ignored)) {
+    return fail(ErrorKind::kUsage, "{}: cannot read it: check the path", path);
+  }
   return std::string(std::istreambuf_iterator<char>(stream), {});
+}
+
+Result<bool> next_line(std::string& line) {
+  const bool read = static_cast<bool>(std::getline(std::cin, line));
+  if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
+  if (!std::cout) return fail(ErrorKind::kIo, "standard output: cannot write it");
+  return read;
+}
+
+std::optional<int32_t> token_id(const nlohmann::json& value) {
+  if (!value.is_number_integer()) return std::nullopt;
+  constexpr int64_t kHighest = std::numeric_limits<int32_t>::max();
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(kHighest)) return std::nullopt;
+  const auto id = value.get<int64_t>();
+  if (id < std::numeric_limits<int32_t>::min()) return std::nullopt;
+  return static_cast<int32_t>(id);
 }
 
 }  // namespace longshore::cli

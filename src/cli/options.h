@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include "base/cancel.h"
 #include "base/error.h"
 #include "engine/sampler.h"
@@ -54,5 +56,11 @@ void install_interrupt_handler();
 
 // A whole file, or standard input for "-". kUsage.
 Result<std::string> read_input(const std::string& path);
+
+// The next line of standard input into `line`; false at its end. kCancelled when Ctrl-C came meanwhile, kIo.
+Result<bool> next_line(std::string& line);
+
+// An integer that fits a token id; nothing else.
+[[nodiscard]] std::optional<int32_t> token_id(const nlohmann::json& value);
 
 }  // namespace longshore::cli

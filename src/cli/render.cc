@@ -13,16 +13,16 @@ namespace {
 Result<void> render(const std::string& model) {
   LS_TRY(const text::ChatTemplate chat_template, text::ChatTemplate::load(model));
   std::string line;
-  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+  for (int64_t number = 1;; ++number) {
+    LS_TRY(const bool more, next_line(line));
+    if (!more) return {};
     const text::Json request = text::Json::parse(line, nullptr, /*allow_exceptions=*/false);
     auto variables = session::template_variables(request);
     if (!variables) return fail(variables.error().kind, "line {}: {}", number, variables.error().message);
     auto prompt = chat_template.render(*variables);
     if (!prompt) return fail(prompt.error().kind, "line {}: {}", number, prompt.error().message);
     std::cout << text::Json(*prompt).dump() << '\n' << std::flush;
-    if (interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped at line {}", number);
   }
-  return {};
 }
 
 }  // namespace

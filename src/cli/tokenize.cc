@@ -20,8 +20,9 @@ Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::s
     if (!value.is_array()) return fail(ErrorKind::kUsage, "line {}: not a JSON array of ids", number);
     std::vector<int32_t> ids;
     for (const json& id : value) {
-      if (!id.is_number_integer()) return fail(ErrorKind::kUsage, "line {}: not a JSON array of ids", number);
-      ids.push_back(id.get<int32_t>());
+      const std::optional<int32_t> number_of = token_id(id);
+      if (!number_of) return fail(ErrorKind::kUsage, "line {}: {} is not a token id", number, id.dump());
+      ids.push_back(*number_of);
     }
     return json(tokenizer.decode(ids)).dump();
   }
@@ -34,12 +35,12 @@ Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::s
 Result<void> tokenize(const std::string& model, bool decode) {
   LS_TRY(const text::Tokenizer tokenizer, text::Tokenizer::load(model + "/tokenizer.json"));
   std::string line;
-  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+  for (int64_t number = 1;; ++number) {
+    LS_TRY(const bool more, next_line(line));
+    if (!more) return {};
     LS_TRY(const std::string out, tokenize_line(tokenizer, line, number, decode));
     std::cout << out << '\n' << std::flush;
-    if (interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped at line {}", number);
   }
-  return {};
 }
 
 }  // namespace

@@ -112,7 +112,7 @@ int32_t Sampler::draw(std::span<const float> logits) {
   if (params_.temperature == 0) return argmax(logits);
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] != kNever) candidates_.emplace_back(logits[i] / params_.temperature, static_cast<int32_t>(i));
+    if (logits[i] != kNever) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
   }
   if (candidates_.empty()) return argmax(logits);
   if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < candidates_.size()) {
@@ -124,7 +124,8 @@ int32_t Sampler::draw(std::span<const float> logits) {
   std::vector<double> mass(candidates_.size());
   double total = 0;
   for (size_t i = 0; i < mass.size(); ++i) {
-    mass[i] = std::exp(static_cast<double>(candidates_[i].first) - candidates_[0].first);
+    // The difference first: a logit over a tiny temperature is infinite.
+    mass[i] = std::exp((static_cast<double>(candidates_[i].first) - candidates_[0].first) / params_.temperature);
     total += mass[i];
   }
   // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the highest.

@@ -2,6 +2,7 @@
 
 #include "session/stop_strings.h"
 #include "text/detokenizer.h"
+#include "text/utf8.h"
 
 namespace longshore::session {
 namespace {
@@ -66,6 +67,9 @@ Result<Completion> complete(LoadedModel& loaded, CompletionRequest request, cons
   if (generation.stop_ids.empty()) generation.stop_ids = loaded.defaults.eos_ids;
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return fail(ErrorKind::kUsage, "stop: an empty string would stop at once; remove it");
+    if (const auto at = text::find_invalid_utf8(stop)) {
+      return fail(ErrorKind::kUsage, "stop: a string is not valid UTF-8: byte {}", *at);
+    }
   }
   Completion completion;
   Assembler assembler(request, sink, completion);
@@ -87,13 +91,12 @@ Result<Completion> complete(LoadedModel& loaded, CompletionRequest request, cons
     return !sink.keep_going || sink.keep_going(completion.text);
   };
   LS_TRY(const engine::GenerationResult result, loaded.generator->generate(generation, on_token, cancel));
-  const bool matched = !stops.matched().empty();
-  if (matched) {
-    completion.matched_stop = stops.matched();
-  } else {
+  if (stops.matched().empty()) {
     assembler.add(stops.push(detokenizer.finish()));
     assembler.add(stops.finish());
   }
+  const bool matched = !stops.matched().empty();
+  if (matched) completion.matched_stop = stops.matched();
   assembler.finish(result.reason == engine::FinishReason::kStopId || matched);
   completion.finish_reason = finish_reason(result.reason, completion, matched);
   completion.stats = result.stats;

@@ -25,11 +25,15 @@ StopStrings::StopStrings(std::vector<std::string> stops, bool keep_stop)
 std::string StopStrings::push(std::string_view text) {
   if (!matched_.empty()) return {};
   held_ += text;
+  // The match that ends first, which is the one that text arriving byte by byte completes; the longest of these.
   size_t first = std::string::npos;
+  size_t end = std::string::npos;
   for (const std::string& stop : stops_) {
     const size_t at = held_.find(stop);
-    if (at < first) {
+    if (at == std::string::npos) continue;
+    if (at + stop.size() < end || (at + stop.size() == end && at < first)) {
       first = at;
+      end = at + stop.size();
       matched_ = stop;
     }
   }

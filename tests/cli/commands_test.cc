@@ -1,0 +1,162 @@
+// What every command does with good input, on the bundled model.
+
+#include <map>
+#include <span>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/safetensors.h"
+#include "tests/cli/process.h"
+
+namespace longshore {
+namespace {
+
+using nlohmann::ordered_json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const std::string kSource = LONGSHORE_SOURCE_DIR;
+const std::string kNano = kSource + "/models/glm-nano";
+
+std::vector<std::string> keys(const ordered_json& object) {
+  std::vector<std::string> names;
+  for (const auto& [key, value] : object.items()) names.push_back(key);
+  return names;
+}
+
+std::vector<ordered_json> goldens(const std::string& file, size_t count) {
+  std::vector<ordered_json> list;
+  for (const std::string& line : lines_of(read_file(kSource + "/tests/data/goldens/" + file))) {
+    if (list.size() < count) list.push_back(ordered_json::parse(line));
+  }
+  return list;
+}
+
+TEST(Tokenize, MatchesTheVectorsAndDecodesBack) {
+  std::string texts;
+  std::string ids;
+  for (const ordered_json& golden : goldens("tokenizer-public.jsonl", 100)) {
+    if (!golden["decoded_equal"].get<bool>()) continue;
+    texts += golden["text"].dump() + "\n";
+    ids += golden["ids"].dump() + "\n";
+  }
+  const Finished encoded = longshore({"tokenize", kNano}, texts);
+  EXPECT_EQ(encoded.exit_code, 0) << encoded.err;
+  EXPECT_EQ(encoded.out, ids);
+  const Finished decoded = longshore({"tokenize", kNano, "--decode"}, ids);
+  EXPECT_EQ(decoded.exit_code, 0) << decoded.err;
+  EXPECT_EQ(decoded.out, texts);
+}
+
+TEST(Render, MatchesTheGoldenPromptsWithTheirArguments) {
+  std::string requests;
+  std::string prompts;
+  for (ordered_json golden : goldens("chat-template-public.jsonl", 1000)) {
+    prompts += golden["text"].dump() + "\n";
+    golden.erase("text");
+    golden.erase("ids");
+    requests += golden.dump() + "\n";
+  }
+  const Finished rendered = longshore({"render", kNano}, requests);
+  EXPECT_EQ(rendered.exit_code, 0) << rendered.err;
+  EXPECT_EQ(rendered.out, prompts);
+}
+
+TEST(Generate, PrintsOneObjectPerPromptInOrder) {
+  const Finished one = longshore(
+      {"generate", kNano, "-p", "Hello", "--json", "--temperature", "0", "--max-tokens", "4"});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  const auto object = ordered_json::parse(one.out);
+  EXPECT_THAT(keys(object), ElementsAre("prompt_ids", "ids", "text", "finish_reason", "stats"));
+  EXPECT_EQ(object["finish_reason"], "length");
+  EXPECT_EQ(object["ids"].size(), 4U);
+
+  const std::string file = R"({"prompt": "Hello"}
+{"messages": [{"role": "user", "content": "Goodbye!"}], "enable_thinking": false}
+
+{"prompt": "one two"}
+)";
+  const Finished batch = longshore(
+      {"generate", kNano, "--file", "-", "--json", "--temperature", "0", "--max-tokens", "20"},
+      file);
+  ASSERT_EQ(batch.exit_code, 0) << batch.err;
+  const auto lines = lines_of(batch.out);
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(ordered_json::parse(lines[0])["prompt_ids"], object["prompt_ids"]);
+  EXPECT_EQ(ordered_json::parse(lines[1])["text"], "Goodbye! Have a nice day.");
+  EXPECT_EQ(ordered_json::parse(lines[1])["finish_reason"], "stop");
+  EXPECT_EQ(batch.err, "");
+}
+
+TEST(Generate, StreamsPlainText) {
+  const Finished run =
+      longshore({"generate", kNano, "-p", "Hello", "--temperature", "0", "--max-tokens", "4"});
+  EXPECT_EQ(run.exit_code, 0);
+  const Finished as_json = longshore(
+      {"generate", kNano, "-p", "Hello", "--temperature", "0", "--max-tokens", "4", "--json"});
+  EXPECT_EQ(run.out, ordered_json::parse(as_json.out)["text"].get<std::string>() + "\n");
+}
+
+TEST(Eval, CountsPerTask) {
+  const Finished run = longshore(
+      {"eval", kNano, kSource + "/tests/data/eval/tasks-public.jsonl", "--limit", "8", "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const auto scores = ordered_json::parse(run.out);
+  EXPECT_THAT(keys(scores), ElementsAre("total", "tasks"));
+  EXPECT_EQ(scores["total"]["n"], 8);
+  EXPECT_THAT(keys(scores["tasks"]["needle"]), ElementsAre("n", "correct"));
+}
+
+TEST(Logits, WritesTheLastPositionsAndThoseOfTheMtpLayer) {
+  const TemporaryDirectory dir;
+  write_file(dir.file("ids.json"), "[4075, 4077, 4080, 1738, 0]");
+  const Finished run = longshore({"logits", kNano, "--ids", dir.file("ids.json"), "--out",
+                                  dir.file("out.safetensors"), "--last", "3", "--mtp"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const std::string bytes = read_file(dir.file("out.safetensors"));
+  const auto entries =
+      parse_safetensors(std::as_bytes(std::span(bytes)), static_cast<int64_t>(bytes.size()), "out");
+  ASSERT_TRUE(entries);
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const SafetensorsEntry& entry : *entries) shapes[entry.name] = entry.shape;
+  const std::map<std::string, std::vector<int64_t>> expected = {
+      {"ids", {5}}, {"logits", {3, 4096}}, {"mtp_logits", {3, 4096}}};
+  EXPECT_EQ(shapes, expected);
+}
+
+TEST(Inspect, VerifiesAndListsTensors) {
+  const Finished run = longshore({"inspect", kNano});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("verified"));
+  const Finished listed = longshore({"inspect", kNano, "--json", "--tensors", "--no-verify"});
+  EXPECT_EQ(listed.exit_code, 0);
+  EXPECT_GT(ordered_json::parse(listed.out)["tensors"].size(), 100U);
+}
+
+TEST(Chat, AnswersThroughAPipe) {
+  const Finished run =
+      longshore({"chat", kNano, "--temperature", "0", "--max-tokens", "40", "--no-think"},
+                "/stats\nGoodbye!\n/stats\n/reset\n/nonsense\n/quit\nnever read\n");
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(run.err, "");
+  EXPECT_THAT(run.out, testing::StartsWith("no answer yet\nGoodbye! Have a nice day."));
+  EXPECT_THAT(run.out, HasSubstr("\nprompt  "));
+  EXPECT_THAT(run.out, HasSubstr("\nanswer  "));
+  EXPECT_THAT(run.out, HasSubstr("the conversation is forgotten"));
+  EXPECT_THAT(run.out, HasSubstr("unknown command /nonsense"));
+}
+
+TEST(Bench, ReportsDecodeAgainstTheCeilings) {
+  const Finished run =
+      longshore({"bench", "decode", kNano, "--json", "--context", "16", "--tokens", "4"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const auto report = ordered_json::parse(run.out);
+  EXPECT_THAT(keys(report), ElementsAre("bench", "machine", "ceilings", "rows"));
+  ASSERT_FALSE(report["rows"].empty());
+  EXPECT_THAT(keys(report["rows"][0]), ElementsAre("case", "value", "unit", "bound", "ratio"));
+}
+
+}  // namespace
+}  // namespace longshore
