@@ -128,7 +128,8 @@ Result<void> run(const Flags& flags) {
       return prompts[i].line == 0 ? tl::unexpected<Error>(error)
                                   : fail(error.kind, "{}: line {}: {}", flags.file, prompts[i].line, error.message);
     };
-    if (!request && prompts[i].line == 0) return fail(request.error().kind, "-p: {}", request.error().message);
+    if (!request && prompts[i].line == 0)
+      return fail(request.error().kind, "-p: {}", request.error().message);
     if (!request) return at(request.error());
     const std::vector<int32_t> prompt_ids = request->generation.prompt;
     auto completion = session::complete(*loaded, std::move(*request), sink, interrupt_token());
@@ -148,7 +149,8 @@ Result<void> run(const Flags& flags) {
   }
   bar.finish();
   if (!out.flush()) {
-    return fail(ErrorKind::kIo, "{}: cannot write it", flags.output.empty() ? "standard output" : flags.output);
+    return fail(ErrorKind::kIo, "{}: cannot write it",
+                flags.output.empty() ? "standard output" : flags.output);
   }
   return {};
 }

@@ -1,5 +1,3 @@
-#include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <iostream>
 #include <new>
@@ -7,12 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "cli/commands.h"
 #include "cli/options.h"
 
 namespace {
 
-// What a library throws (a full disk or a closed pipe at standard output, no memory) ends in one line too.
+// What a library throws (a full disk or a closed pipe at standard output, no memory) ends in one
+// line too.
 int run_command(const longshore::cli::Run& run) {
   using longshore::Error;
   using longshore::ErrorKind;
@@ -61,7 +62,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     if (app.get_subcommands().empty() && app.remaining_size() > 0) {
-      std::fprintf(stderr, "longshore: unknown command %s (see --help)\n", app.remaining().front().c_str());
+      std::fprintf(stderr, "longshore: unknown command %s (see --help)\n",
+                   app.remaining().front().c_str());
       return 2;
     }
     std::fprintf(stderr, "longshore: %s (see --help)\n", error.what());

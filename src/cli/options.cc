@@ -119,7 +119,8 @@ int report(const Error& error) {
 Result<std::string> read_input(const std::string& path) {
   if (path == "-") {
     std::string text(std::istreambuf_iterator<char>(std::cin), {});
-    if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped while reading standard input");
+    if (g_interrupt.cancelled())
+      return fail(ErrorKind::kCancelled, "stopped while reading standard input");
     return text;
   }
   std::ifstream stream(path, std::ios::binary);
@@ -140,7 +141,8 @@ Result<bool> next_line(std::string& line) {
 std::optional<int32_t> token_id(const nlohmann::json& value) {
   if (!value.is_number_integer()) return std::nullopt;
   constexpr int64_t kHighest = std::numeric_limits<int32_t>::max();
-  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(kHighest)) return std::nullopt;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(kHighest))
+    return std::nullopt;
   const auto id = value.get<int64_t>();
   if (id < std::numeric_limits<int32_t>::min()) return std::nullopt;
   return static_cast<int32_t>(id);

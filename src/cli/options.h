@@ -1,13 +1,12 @@
 // Flags that several commands share. Names and defaults follow SGLang where the meaning is the same.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
@@ -57,7 +56,8 @@ void install_interrupt_handler();
 // A whole file, or standard input for "-". kUsage.
 Result<std::string> read_input(const std::string& path);
 
-// The next line of standard input into `line`; false at its end. kCancelled when Ctrl-C came meanwhile, kIo.
+// The next line of standard input into `line`; false at its end. kCancelled when Ctrl-C came
+// meanwhile, kIo.
 Result<bool> next_line(std::string& line);
 
 // An integer that fits a token id; nothing else.

@@ -21,7 +21,8 @@ Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::s
     std::vector<int32_t> ids;
     for (const json& id : value) {
       const std::optional<int32_t> number_of = token_id(id);
-      if (!number_of) return fail(ErrorKind::kUsage, "line {}: {} is not a token id", number, id.dump());
+      if (!number_of)
+        return fail(ErrorKind::kUsage, "line {}: {} is not a token id", number, id.dump());
       ids.push_back(*number_of);
     }
     return json(tokenizer.decode(ids)).dump();

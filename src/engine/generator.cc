@@ -48,10 +48,12 @@ Result<void> Generator::validate(const GenerationRequest& request) const {
   }
   for (int32_t id : request.stop_ids) {
     if (id < 0 || id >= vocab) {
-      return fail(ErrorKind::kUsage, "the stop ids have token id {}: the vocabulary has {}", id, vocab);
+      return fail(ErrorKind::kUsage, "the stop ids have token id {}: the vocabulary has {}", id,
+                  vocab);
     }
   }
-  if (request.min_tokens < 0) return fail(ErrorKind::kUsage, "min_tokens is {}: use at least 0", request.min_tokens);
+  if (request.min_tokens < 0)
+    return fail(ErrorKind::kUsage, "min_tokens is {}: use at least 0", request.min_tokens);
   if (request.max_tokens < -1) return fail(ErrorKind::kUsage, "max_tokens is {}: use at least 0", request.max_tokens);
   return request.sampling.validate(vocab);
 }

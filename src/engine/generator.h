@@ -49,8 +49,9 @@ class Generator {
   };
   static Result<Generator> create(model::Model& model, const model::KvLayout& layout, const Options& options);
 
-  // on_token returns false to stop (a stop string was found). Errors (kUsage): empty prompt, prompt longer than the
-  // context, prompt or stop ids outside the vocabulary, min_tokens, max_tokens or sampling out of range.
+  // on_token returns false to stop (a stop string was found). Errors (kUsage): empty prompt, prompt
+  // longer than the context, prompt or stop ids outside the vocabulary, min_tokens, max_tokens or
+  // sampling out of range.
   Result<GenerationResult> generate(const GenerationRequest& request,
                                     const std::function<bool(const Sampled&)>& on_token, const CancelToken& cancel);
 

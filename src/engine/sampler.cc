@@ -125,7 +125,8 @@ int32_t Sampler::draw(std::span<const float> logits) {
   double total = 0;
   for (size_t i = 0; i < mass.size(); ++i) {
     // The difference first: a logit over a tiny temperature is infinite.
-    mass[i] = std::exp((static_cast<double>(candidates_[i].first) - candidates_[0].first) / params_.temperature);
+    mass[i] = std::exp((static_cast<double>(candidates_[i].first) - candidates_[0].first) /
+                       params_.temperature);
     total += mass[i];
   }
   // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the highest.

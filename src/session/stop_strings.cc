@@ -25,7 +25,8 @@ StopStrings::StopStrings(std::vector<std::string> stops, bool keep_stop)
 std::string StopStrings::push(std::string_view text) {
   if (!matched_.empty()) return {};
   held_ += text;
-  // The match that ends first, which is the one that text arriving byte by byte completes; the longest of these.
+  // The match that ends first, which is the one that text arriving byte by byte completes; the
+  // longest of these.
   size_t first = std::string::npos;
   size_t end = std::string::npos;
   for (const std::string& stop : stops_) {

@@ -13,8 +13,9 @@ class StopStrings {
   // stops: non-empty strings. keep_stop: the stop string itself is part of the output.
   explicit StopStrings(std::vector<std::string> stops, bool keep_stop = false);
 
-  // The text that may be shown now. After a match (matched()) everything from the stop string on is dropped. Of several
-  // matches the one that ends first counts, the longest of those, however the text is split.
+  // The text that may be shown now. After a match (matched()) everything from the stop string on is
+  // dropped. Of several matches the one that ends first counts, the longest of those, however the
+  // text is split.
   std::string push(std::string_view text);
   // The end of the stream without a match: what was held back.
   std::string finish();
