@@ -26,7 +26,8 @@ std::string output_of(const std::string& command) {
 // What the reference PyTorch model got right in fp32.
 std::map<std::string, int> recorded(const std::string& path) {
   std::map<std::string, int> correct;
-  for (const json& item : json::parse(std::ifstream(path))["items"]) {
+  const json file = json::parse(std::ifstream(path));
+  for (const json& item : file["items"]) {
     correct[item["task"].get<std::string>()] += item["ok"].get<bool>() ? 1 : 0;
   }
   return correct;
