@@ -182,8 +182,8 @@ Result<void> run(const Flags& flags) {
     // A Ctrl-C that stopped the last answer must not stop this one.
     interrupt_token().reset();
     if (const auto done = chat.ask(*line); !done) {
+      if (!terminal) return done;  // the caller reports it
       (void)report(done.error());
-      if (!terminal) return done;
     }
     if (!terminal && interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped");
   }

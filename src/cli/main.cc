@@ -27,6 +27,8 @@ int run_command(const longshore::cli::Run& run) {
     return report(Error{ErrorKind::kMemory, "not enough memory: use a smaller --context-length"});
   } catch (const std::system_error& error) {
     return report(Error{ErrorKind::kIo, error.what()});
+  } catch (const std::exception& error) {
+    return report(Error{ErrorKind::kModel, fmt::format("the model's files hold what cannot be shown: {}", error.what())});
   }
 }
 
