@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "bench/ceilings.h"
 #include "engine/kv_pool.h"
 #include "model/cost.h"
 
@@ -58,7 +59,7 @@ class Sequence {
   bool advance_to(int64_t length, const CancelToken& cancel) {
     while (done_ < length) {
       if (cancel.cancelled()) return false;
-      step(std::min(loaded_->model->max_step_tokens(), length - done_));
+      step(std::min(loaded_->engine->options().prefill_budget, length - done_));
     }
     return true;
   }
@@ -77,7 +78,7 @@ Report new_report(const char* name, const session::LoadedModel& loaded, const Ce
   Report report;
   report.bench = fmt::format("{} {}", name, loaded.checkpoint->where());
   report.machine = fmt::format("{}, {}", machine_name(loaded.pool->size()), loaded.backend->name());
-  report.ceilings = {{"DRAM read GB/s", ceilings.dram_gbs}, {"fp32 FMA GFLOP/s", ceilings.fma_gflops}};
+  report.ceilings = {{fmt::format("DRAM read GB/s, {}-bit loads", load_bits()), ceilings.dram_gbs}, {"fp32 FMA GFLOP/s", ceilings.fma_gflops}};
   return report;
 }
 
@@ -95,10 +96,9 @@ double median(std::vector<double> values) {
 
 Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options, const Ceilings& ceilings,
                             const CancelToken& cancel) {
-  constexpr int64_t kWarmUp = 4;
-  LS_TRY(Sequence sequence, Sequence::create(loaded, options.context + kWarmUp + options.tokens, options.seed));
+  LS_TRY(Sequence sequence, Sequence::create(loaded, options.context + kDecodeWarmUp + options.tokens, options.seed));
   if (!sequence.advance_to(options.context, cancel)) return fail(ErrorKind::kCancelled, "stopped while filling the context");
-  for (int64_t i = 0; i < kWarmUp; ++i) sequence.step(1);
+  for (int64_t i = 0; i < kDecodeWarmUp; ++i) sequence.step(1);
   const int64_t expert_bytes = loaded.model->experts().counters().bytes_read;
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.tokens; ++i) {
@@ -137,7 +137,7 @@ Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptio
   const double middle = median(seconds);
   const auto tokens = static_cast<double>(options.context);
   Report report = new_report("prefill", loaded, ceilings);
-  const std::string at = fmt::format("{} tokens in chunks of {}", options.context, loaded.model->max_step_tokens());
+  const std::string at = fmt::format("{} tokens in chunks of {}", options.context, loaded.engine->options().prefill_budget);
   report.rows.push_back({at, tokens / middle, "tokens/s", ceilings.fma_gflops * 1e9 / (flops / tokens)});
   report.rows.push_back({at + ": arithmetic", flops / middle / 1e9, "GFLOP/s", ceilings.fma_gflops});
   report.rows.push_back({at + ": slowest prompt", *std::max_element(seconds.begin(), seconds.end()), "s", 0});

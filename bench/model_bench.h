@@ -17,6 +17,9 @@ struct ModelBenchOptions {
   uint64_t seed = 1;      // of the random token ids
 };
 
+// decode: tokens between the context and the measured ones, which warm up.
+constexpr int64_t kDecodeWarmUp = 4;
+
 struct Ceilings {
   double dram_gbs = 0;
   double fma_gflops = 0;

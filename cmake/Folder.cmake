@@ -1,11 +1,15 @@
-# longshore_folder(name [DEPS lib...]): the library longshore_<name> of every .cc below the current folder.
+# longshore_folder(name [DEPS lib...] [EXCLUDE regex]): the library longshore_<name> of every .cc below the current folder.
 function(longshore_folder name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   list(FILTER sources EXCLUDE REGEX "\\.isa\\.cc$")
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
   if(sources)
     add_library(longshore_${name} STATIC ${sources})
     target_link_libraries(longshore_${name} PUBLIC longshore_flags ${ARG_DEPS})
+    longshore_precompile(longshore_${name} library)
   else()
     add_library(longshore_${name} INTERFACE)
     target_link_libraries(longshore_${name} INTERFACE longshore_flags ${ARG_DEPS})

@@ -17,6 +17,7 @@ int exit_code(ErrorKind kind) {
     case ErrorKind::kCancelled:
       return 130;
     case ErrorKind::kIo:
+    case ErrorKind::kBusy:
       return 1;
   }
   LS_FAIL("unknown error kind {}", static_cast<int>(kind));

@@ -18,6 +18,7 @@ enum class ErrorKind {
   kMemory,     // not enough host or device memory: 4
   kDevice,     // a device failed or is absent: 5
   kCancelled,  // the user stopped it: 130
+  kBusy,       // a queue is full, try again later: 1 (HTTP 429)
   kIo,         // reading or writing something other than the model failed: 1
 };
 

@@ -103,6 +103,12 @@ struct WeightView {
 
   [[nodiscard]] bool empty() const { return data == nullptr; }
   [[nodiscard]] int64_t bytes() const { return out * in * dtype_size(dtype); }
+  [[nodiscard]] int64_t scale_bytes() const {
+    if (scale == nullptr) return 0;
+    return (out + block_rows - 1) / block_rows * scale_stride * static_cast<int64_t>(sizeof(float));
+  }
+  // What a product with this matrix reads.
+  [[nodiscard]] int64_t bytes_with_scales() const { return bytes() + scale_bytes(); }
   [[nodiscard]] const std::byte* row(int64_t o) const { return data + o * in * dtype_size(dtype); }
 };
 

@@ -224,4 +224,20 @@ std::vector<std::string> Checkpoint::check_layout(std::vector<std::string>* unus
   return problems;
 }
 
+std::vector<std::string> Checkpoint::contradicted_indexers() const {
+  std::vector<std::string> lines;
+  for (int64_t layer = 0; layer < config().num_layers; ++layer) {
+    if (config().has_indexer(layer)) continue;
+    const std::string prefix = fmt::format("model.layers.{}.self_attn.indexer.", layer);
+    const auto first = std::lower_bound(tensors().begin(), tensors().end(), prefix,
+                                        [](const TensorInfo& tensor, const std::string& name) { return tensor.name < name; });
+    if (first == tensors().end() || !first->name.starts_with(prefix)) continue;
+    lines.push_back(fmt::format(
+        "{} is there, but config.json (indexer_types, index_topk_pattern or index_topk_freq) makes layer {} use the choices "
+        "of a layer before it: its indexer is not used; correct config.json if it should be",
+        label(*first), layer));
+  }
+  return lines;
+}
+
 }  // namespace longshore

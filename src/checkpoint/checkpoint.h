@@ -39,6 +39,8 @@ class Checkpoint {
   // kCancelled.
   static Result<Checkpoint> synthetic(std::string_view specification, uint64_t seed, int threads,
                                       const LoadProgress& progress, const CancelToken& cancel);
+  // The config of such weights alone. kUsage.
+  static Result<GlmConfig> synthetic_config(std::string_view specification);
   // Generated weights for any config: FP8 linears, everything else in the dtypes of the hub's GLM-5.1-FP8. where: a
   // name for messages. kMemory, kCancelled.
   static Result<Checkpoint> synthetic_from_config(const GlmConfig& config, const std::string& where, uint64_t seed,
@@ -65,6 +67,9 @@ class Checkpoint {
   // headers alone: one line per problem, empty when sound. unused, unless null, receives the names of tensors that the
   // config does not demand. Callers that compute should ask before they load: weight() finds the same faults one by one.
   [[nodiscard]] std::vector<std::string> check_layout(std::vector<std::string>* unused = nullptr) const;
+
+  // Layers that have an indexer although the config makes them use another layer's choices: one line each, for a warning.
+  [[nodiscard]] std::vector<std::string> contradicted_indexers() const;
 
   // Reads all mapped bytes once so that serving does not wait for the disk. kCancelled when cancelled, kIo when a page
   // cannot be read.

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <optional>
 #include <tuple>
 #include <utility>
 
 #include "base/check.h"
+#include "base/output_file.h"
 #include "checkpoint/json.h"
 
 namespace longshore {
@@ -171,38 +169,6 @@ Result<void> check_metadata(const json& metadata, const std::string& where) {
   return fail(ErrorKind::kModel, "{}: __metadata__ is not a map of strings: {}", where, kDamaged);
 }
 
-// Closes the stream and removes the unfinished file unless commit() moved it to its place.
-class PartialFile {
- public:
-  explicit PartialFile(std::string path)
-      : path_(std::move(path)),
-        partial_(path_ + ".partial"),
-        file_(std::fopen(partial_.c_str(), "wb")) {}
-  ~PartialFile() {
-    if (file_ == nullptr) return;
-    std::fclose(file_);
-    std::remove(partial_.c_str());
-  }
-  PartialFile(const PartialFile&) = delete;
-  PartialFile& operator=(const PartialFile&) = delete;
-
-  [[nodiscard]] bool is_open() const { return file_ != nullptr; }
-  [[nodiscard]] bool write(const void* data, size_t bytes) {
-    return bytes == 0 || std::fwrite(data, 1, bytes, file_) == bytes;
-  }
-  [[nodiscard]] bool commit() {
-    if (std::fflush(file_) != 0) return false;
-    if (std::rename(partial_.c_str(), path_.c_str()) != 0) return false;
-    std::fclose(std::exchange(file_, nullptr));
-    return true;
-  }
-
- private:
-  std::string path_;
-  std::string partial_;
-  std::FILE* file_;
-};
-
 std::string make_header(const std::vector<const SafetensorsTensor*>& tensors) {
   json header = json::object();
   int64_t offset = 0;
@@ -260,14 +226,13 @@ Result<void> write_safetensors(const std::string& path,
   for (size_t i = 0; i < prefix.size(); ++i) {
     prefix[i] = static_cast<unsigned char>(header.size() >> (8 * i));
   }
-  PartialFile file(path);
-  bool good = file.is_open() && file.write(prefix.data(), prefix.size()) &&
-              file.write(header.data(), header.size());
+  LS_TRY(OutputFile file, OutputFile::create(path));
+  LS_TRY_VOID(file.write(prefix.data(), prefix.size()));
+  LS_TRY_VOID(file.write(header.data(), header.size()));
   for (const SafetensorsTensor* tensor : order) {
-    good = good && file.write(tensor->data.data(), tensor->data.size());
+    LS_TRY_VOID(file.write(tensor->data.data(), tensor->data.size()));
   }
-  if (good && file.commit()) return {};
-  return fail(ErrorKind::kIo, "{}: cannot write: {}", path, std::strerror(errno));
+  return file.commit();
 }
 
 }  // namespace longshore

@@ -38,8 +38,8 @@ struct SafetensorsTensor {
   std::span<const std::byte> data;  // contiguous, product(shape) * dtype_size(dtype) bytes
 };
 
-// Writes a file with these tensors, widest dtype first so that each is aligned to its element. An
-// existing file is replaced only once the new one is complete. Names must differ. kIo.
+// Writes a file with these tensors, widest dtype first so that each is aligned to its element. The
+// file is written as base/output_file.h says. Names must differ. kIo.
 Result<void> write_safetensors(const std::string& path, std::span<const SafetensorsTensor> tensors);
 
 }  // namespace longshore

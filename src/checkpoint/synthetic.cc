@@ -298,6 +298,10 @@ Result<Checkpoint> Checkpoint::synthetic_from_config(const GlmConfig& config,
   return Checkpoint(std::move(impl));
 }
 
+Result<GlmConfig> Checkpoint::synthetic_config(std::string_view specification) {
+  return parse_specification(specification);
+}
+
 Result<Checkpoint> Checkpoint::synthetic(std::string_view specification, uint64_t seed, int threads,
                                          const LoadProgress& progress, const CancelToken& cancel) {
   LS_TRY(const GlmConfig config, parse_specification(specification));

@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include "bench/ceilings.h"
+#include "bench/expert_bench.h"
 #include "bench/model_bench.h"
 #include "bench/report.h"
+#include "bench/serving_bench.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 
@@ -16,27 +18,74 @@ struct Flags {
   std::string name;
   ModelFlags model;
   bench::ModelBenchOptions bench;
+  bench::ExpertBenchOptions experts;
+  std::string only;
   bool as_json = false;
 };
 
+void print(const bench::Report& report, bool as_json) {
+  fmt::print("{}{}", as_json ? report.json() : report.table(), as_json ? "\n" : "");
+}
+
+Result<void> run_experts(const Flags& flags) {
+  if (!flags.model.model.empty() || !flags.model.synthetic.empty()) {
+    return fail(ErrorKind::kUsage, "bench cpu-expert makes its own weights: give no MODEL and no --synthetic");
+  }
+  if (flags.model.threads < 0 || flags.model.threads > 1024) {
+    return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", flags.model.threads);
+  }
+  bench::ExpertBenchOptions options = flags.experts;
+  options.cpu_isa = flags.model.cpu_isa;
+  options.decode = flags.only != "prefill";
+  options.prefill = flags.only != "decode";
+  ThreadPool pool(flags.model.threads > 0 ? flags.model.threads : available_cpus(), /*pin=*/true);
+  LS_TRY(const bench::Report report, bench::expert_bench(pool, options, interrupt_token()));
+  print(report, flags.as_json);
+  return {};
+}
+
+// No ceilings of the machine: the rows compare the engine with itself.
+Result<void> run_serving(const Flags& flags, session::LoadOptions options) {
+  options.max_running = 32;
+  LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
+  const bench::ServingBenchOptions chosen{
+      .context = flags.bench.context, .tokens = flags.bench.tokens, .repeats = flags.bench.repeats};
+  LS_TRY(const bench::Report report, bench::serving_bench(*loaded, chosen, interrupt_token()));
+  print(report, flags.as_json);
+  return {};
+}
+
+// What the model must refuse is refused before the ceilings take their seconds.
+Result<void> check_length(const Flags& flags, const session::LoadOptions& options) {
+  LS_TRY(const GlmConfig config, options.synthetic.empty() ? load_config(options.model)
+                                                           : Checkpoint::synthetic_config(options.synthetic));
+  const int64_t tokens = flags.bench.context + (flags.name == "decode" ? bench::kDecodeWarmUp + flags.bench.tokens : 0);
+  if (tokens <= config.max_positions) return {};
+  return fail(ErrorKind::kUsage, "--context {}: {} tokens with those measured, and the model has {} positions",
+              flags.bench.context, tokens, config.max_positions);
+}
+
 Result<void> run(const Flags& flags) {
+  if (flags.name == "cpu-expert") return run_experts(flags);
   LS_TRY(session::LoadOptions options, flags.model.load_options());
   options.with_text = false;
   if (flags.bench.context < 1 || flags.bench.tokens < 1 || flags.bench.repeats < 1) {
     return fail(ErrorKind::kUsage, "--context, --tokens and --repeats must be at least 1");
   }
+  LS_TRY_VOID(check_length(flags, options));
+  if (flags.name == "serving") return run_serving(flags, options);
   bench::Ceilings ceilings;
   {
     // Before loading, while the memory is free for it.
     ThreadPool pool(options.threads > 0 ? options.threads : available_cpus(), /*pin=*/true);
-    LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool));
+    LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool, interrupt_token()));
     ceilings.fma_gflops = bench::fma_gflops(pool);
   }
   bench::reset_peak_memory();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   const auto measure = flags.name == "decode" ? bench::decode_bench : bench::prefill_bench;
   LS_TRY(const bench::Report report, measure(*loaded, flags.bench, ceilings, interrupt_token()));
-  fmt::print("{}{}", flags.as_json ? report.json() : report.table(), flags.as_json ? "\n" : "");
+  print(report, flags.as_json);
   return {};
 }
 
@@ -44,12 +93,18 @@ Result<void> run(const Flags& flags) {
 
 Run add_bench(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  command.add_option("NAME", flags->name, "decode or prefill")->required()->check(CLI::IsMember({"decode", "prefill"}));
+  command.add_option("NAME", flags->name, "decode, prefill, serving or cpu-expert")
+      ->required()
+      ->check(CLI::IsMember({"decode", "prefill", "serving", "cpu-expert"}));
   flags->model.add_to(command);
-  command.add_option("--context", flags->bench.context, "decode: tokens before; prefill: tokens of the prompt")
+  command.add_option("--context", flags->bench.context, "decode: tokens before; prefill, serving: tokens of the prompt")
       ->capture_default_str();
-  command.add_option("--tokens", flags->bench.tokens, "decode: tokens measured")->capture_default_str();
-  command.add_option("--repeats", flags->bench.repeats, "prefill: prompts measured")->capture_default_str();
+  command.add_option("--tokens", flags->bench.tokens, "decode: tokens measured; serving: tokens of every answer")->capture_default_str();
+  command.add_option("--repeats", flags->bench.repeats, "prefill: prompts measured; serving: runs of every case")->capture_default_str();
+  command.add_option("--experts", flags->experts.experts, "cpu-expert: experts of the bank; 0: 256, or what fits")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  command.add_option("--only", flags->only, "cpu-expert: decode or prefill")->check(CLI::IsMember({"decode", "prefill"}));
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

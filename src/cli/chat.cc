@@ -31,7 +31,8 @@ constexpr const char* kHelp =
     "/reset          forget the conversation\n"
     "/stats          tokens and tokens per second of the last answer\n"
     "/help           this list\n"
-    "/quit           leave; so does Ctrl-D. Ctrl-C stops an answer\n";
+    "/quit           leave; so does Ctrl-D. Ctrl-C stops an answer\n"
+    "//...           a message that begins with one /\n";
 
 // A conversation in the terminal.
 class Chat {
@@ -133,7 +134,10 @@ Result<session::CompletionRequest> Chat::request() const {
 Result<void> Chat::ask(const std::string& line) {
   messages_.push_back({{"role", "user"}, {"content", line}});
   session::CompletionSink sink;
-  sink.on_delta = [this](const text::OutputDelta& delta) { show(delta); };
+  sink.on_progress = [this](const session::Completion&, const session::Progress& progress) {
+    for (const text::OutputDelta& delta : progress.deltas) show(delta);
+    return true;
+  };
   auto made = request();
   auto completion = made ? session::complete(loaded_, std::move(*made), sink, interrupt_token())
                          : tl::unexpected<Error>(made.error());
@@ -175,7 +179,9 @@ Result<void> run(const Flags& flags) {
   Chat chat(*loaded, flags);
   while (auto line = read_line(terminal)) {
     if (line->empty()) continue;
-    if (line->front() == '/' && line->find('\n') == std::string::npos) {
+    if (line->starts_with("//")) {
+      line->erase(0, 1);
+    } else if (line->front() == '/' && line->find('\n') == std::string::npos) {
       if (!chat.command(*line)) break;
       continue;
     }

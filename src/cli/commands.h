@@ -10,6 +10,7 @@ namespace longshore::cli {
 // Returns the process's exit code.
 using Run = std::function<int()>;
 
+Run add_serve(CLI::App& command);
 Run add_chat(CLI::App& command);
 Run add_generate(CLI::App& command);
 Run add_inspect(CLI::App& command);

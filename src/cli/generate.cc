@@ -1,6 +1,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/prompt_line.h"
 #include "cli/progress.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
@@ -20,7 +22,7 @@ using text::Json;
 struct Flags {
   ModelFlags model;
   SamplingFlags sampling;
-  std::string prompt;
+  std::optional<std::string> prompt;
   std::string file;
   std::string output;
   std::vector<std::string> stop;
@@ -35,8 +37,11 @@ struct Prompt {
 };
 
 Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
-  if (flags.prompt.empty() == flags.file.empty()) return fail(ErrorKind::kUsage, "give either -p TEXT or --file FILE");
-  if (flags.file.empty()) return std::vector<Prompt>{{Json{{"prompt", flags.prompt}}, 0}};
+  if (flags.prompt && flags.prompt->empty()) {
+    return fail(ErrorKind::kUsage, "-p: the prompt is empty: give the text to go on from");
+  }
+  if (flags.prompt.has_value() == !flags.file.empty()) return fail(ErrorKind::kUsage, "give either -p TEXT or --file FILE");
+  if (flags.file.empty()) return std::vector<Prompt>{{Json{{"prompt", *flags.prompt}}, 0}};
   LS_TRY(const std::string content, read_input(flags.file));
   std::vector<Prompt> prompts;
   int64_t number = 0;
@@ -48,10 +53,15 @@ Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     Json request = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!request.is_object() || request.contains("prompt") == request.contains("messages")) {
-      return fail(ErrorKind::kUsage, "{}: line {}: not a JSON object with either prompt or messages", flags.file, number);
+      return fail(ErrorKind::kUsage,
+                  "{}: line {}: not a JSON object with either prompt or messages", flags.file,
+                  number);
     }
     if (request.contains("prompt") && !request["prompt"].is_string()) {
       return fail(ErrorKind::kUsage, "{}: line {}: prompt is not a string", flags.file, number);
+    }
+    if (const auto known = check_line(request); !known) {
+      return fail(known.error().kind, "{}: line {}: {}", flags.file, number, known.error().message);
     }
     prompts.push_back({std::move(request), number});
   }
@@ -59,19 +69,21 @@ Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
   return prompts;
 }
 
-Result<session::CompletionRequest> make_request(const session::LoadedModel& loaded, const Flags& flags,
-                                                const Json& prompt) {
+Result<session::CompletionRequest> make_request(const session::LoadedModel& loaded,
+                                                const Flags& flags, const Json& prompt) {
   session::CompletionRequest request;
-  request.stop = flags.stop;
-  request.generation.max_tokens = flags.sampling.max_tokens;
+  const LineOptions line = line_options(prompt, flags.sampling, flags.stop);
+  request.stop = line.stop;
+  request.generation.max_tokens = line.sampling.max_tokens;
   request.generation.ignore_stop_ids = flags.ignore_eos;
-  request.generation.sampling = flags.sampling.merge(loaded.defaults.sampling);
+  request.generation.sampling = line.sampling.merge(loaded.defaults.sampling);
   request.generation.sampling.top_logprobs = flags.logprobs;
   if (prompt.contains("prompt")) {
-    LS_TRY(request.generation.prompt, loaded.tokenizer->encode(prompt["prompt"].get<std::string>()));
+    LS_TRY(request.generation.prompt,
+           loaded.tokenizer->encode(prompt["prompt"].get<std::string>()));
     return request;
   }
-  LS_TRY(const Json variables, session::template_variables(prompt));
+  LS_TRY(const Json variables, session::template_variables(line.request));
   LS_TRY(const session::RenderedPrompt rendered, session::render_chat(loaded, variables));
   request.generation.prompt = rendered.ids;
   return request;
@@ -97,7 +109,9 @@ Json result_json(const session::LoadedModel& loaded, const std::vector<int32_t>&
   for (const engine::Sampled& token : completion.tokens) {
     Json top = Json::array();
     for (const auto& [id, logprob] : token.top_logprobs) {
-      top.push_back({{"id", id}, {"text", loaded.tokenizer->decode(std::span(&id, 1))}, {"logprob", logprob}});
+      top.push_back({{"id", id},
+                     {"text", loaded.tokenizer->decode(std::span(&id, 1))},
+                     {"logprob", logprob}});
     }
     list.push_back({{"id", token.id}, {"logprob", token.logprob}, {"top", std::move(top)}});
   }
@@ -109,7 +123,9 @@ Result<void> run(const Flags& flags) {
   LS_TRY(const std::vector<Prompt> prompts, read_prompts(flags));
   LS_TRY(const session::LoadOptions options, flags.model.load_options());
   if (!options.synthetic.empty()) {
-    return fail(ErrorKind::kUsage, "generate needs a tokenizer, which --synthetic weights lack: use `longshore bench`");
+    return fail(
+        ErrorKind::kUsage,
+        "generate needs a tokenizer, which --synthetic weights lack: use `longshore bench`");
   }
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   std::ofstream file;
@@ -118,34 +134,55 @@ Result<void> run(const Flags& flags) {
     if (!file) return fail(ErrorKind::kUsage, "{}: cannot write it", flags.output);
   }
   std::ostream& out = flags.output.empty() ? std::cout : file;
+  const bool stream = flags.file.empty() && !flags.as_json && flags.output.empty();
   ItemProgress bar("generating");
-  session::CompletionSink sink;
-  const bool stream = !flags.as_json && flags.output.empty();
-  if (stream) sink.on_text = [](std::string_view piece) { std::cout << piece << std::flush; };
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    auto request = make_request(*loaded, flags, prompts[i].request);
-    const auto at = [&](const Error& error) {
-      return prompts[i].line == 0 ? tl::unexpected<Error>(error)
-                                  : fail(error.kind, "{}: line {}: {}", flags.file, prompts[i].line, error.message);
+  std::vector<session::Job> jobs;
+  std::vector<std::vector<int32_t>> prompt_ids;
+  for (const Prompt& prompt : prompts) {
+    auto request = make_request(*loaded, flags, prompt.request);
+    const auto valid = request ? loaded->engine->validate(request->generation)
+                               : tl::unexpected<Error>(request.error());
+    if (!valid) {
+      return prompt.line == 0 ? fail(valid.error().kind, "-p: {}", valid.error().message)
+                              : fail(valid.error().kind, "{}: line {}: {}", flags.file, prompt.line,
+                                     valid.error().message);
+    }
+    prompt_ids.push_back(request->generation.prompt);
+    jobs.push_back({std::move(*request), {}});
+  }
+  // Results are written in the order of the prompts, each as soon as those before it are.
+  std::vector<std::optional<std::string>> finished(jobs.size());
+  size_t written = 0;
+  int64_t done = 0;
+  const auto on_finish = [&](size_t i, const session::Completion& completion) {
+    finished[i] = flags.as_json ? result_json(*loaded, prompt_ids[i], completion).dump()
+                  : stream      ? ""
+                                : completion.text;
+    for (; written < finished.size() && finished[written]; ++written) {
+      out << *finished[written] << '\n' << std::flush;
+      finished[written]->clear();
+    }
+    if (!flags.file.empty()) bar.update(++done, static_cast<int64_t>(jobs.size()), "");
+  };
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i].sink.on_finish = [&, i](const session::Completion& completion) {
+      on_finish(i, completion);
     };
-    if (!request && prompts[i].line == 0)
-      return fail(request.error().kind, "-p: {}", request.error().message);
-    if (!request) return at(request.error());
-    const std::vector<int32_t> prompt_ids = request->generation.prompt;
-    auto completion = session::complete(*loaded, std::move(*request), sink, interrupt_token());
-    if (!completion) return at(completion.error());
-    if (flags.as_json) {
-      out << result_json(*loaded, prompt_ids, *completion).dump() << '\n' << std::flush;
-    } else {
-      out << (stream ? "" : completion->text) << '\n' << std::flush;
-    }
-    if (completion->finish_reason == "cancelled") {
-      bar.finish();
-      return fail(ErrorKind::kCancelled, "stopped in prompt {} of {}", i + 1, prompts.size());
-    }
-    if (!flags.file.empty() && (!stream || flags.as_json)) {
-      bar.update(static_cast<int64_t>(i) + 1, static_cast<int64_t>(prompts.size()), "");
-    }
+  }
+  if (stream) {
+    jobs.front().sink.on_progress = [](const session::Completion&,
+                                       const session::Progress& progress) {
+      std::cout << progress.text << std::flush;
+      return true;
+    };
+  }
+  LS_TRY(const std::vector<session::Completion> completions,
+         session::complete_all(*loaded, std::move(jobs), interrupt_token()));
+  for (size_t i = 0; i < completions.size(); ++i) {
+    if (completions[i].error) return tl::unexpected<Error>(*completions[i].error);
+    if (completions[i].finish_reason != "cancelled") continue;
+    bar.finish();
+    return fail(ErrorKind::kCancelled, "stopped in prompt {} of {}", i + 1, completions.size());
   }
   bar.finish();
   if (!out.flush()) {
@@ -161,13 +198,17 @@ Run add_generate(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
   flags->sampling.add_to(command);
-  command.add_option("-p,--prompt", flags->prompt, "the text to go on from, as it is (no chat template)");
-  command.add_option("--file", flags->file, "JSONL: {\"prompt\": text} or {\"messages\": [...], ...} a line; - for stdin");
+  command.add_option("-p,--prompt", flags->prompt,
+                     "the text to go on from, as it is (no chat template)");
+  command.add_option("--file", flags->file,
+                     "JSONL: {\"prompt\": text} or {\"messages\": [...], ...} a line; - for stdin");
   command.add_option("-o,--output", flags->output, "write there instead of to standard output");
-  command.add_option("--stop", flags->stop, "stop string; may be given several times");
+  command.add_option("--stop", flags->stop, "stop string; may be given several times")
+      ->allow_extra_args(false);
   command.add_option("--logprobs", flags->logprobs, "with --json: the N highest logprobs of every token");
   command.add_flag("--ignore-eos", flags->ignore_eos, "go on past stop tokens");
-  command.add_flag("--json", flags->as_json, "a JSON object per prompt: prompt_ids, ids, text, finish_reason, stats");
+  command.add_flag("--json", flags->as_json,
+                   "a JSON object per prompt: prompt_ids, ids, text, finish_reason, stats");
   return [flags] {
     const auto done = run(*flags);
     return done ? 0 : report(done.error());

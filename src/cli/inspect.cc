@@ -132,7 +132,8 @@ Result<int> run(const Flags& flags) {
     sound = verification.problems.empty();
   }
   if (flags.as_json) {
-    fmt::print("{}\n", result.dump(2));
+    // A path may hold any bytes.
+    fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
   } else {
     print_text(result);
   }

@@ -48,9 +48,13 @@ Result<void> run(const Flags& flags) {
   engine::ScoreRequest request;
   request.ids = ids;
   request.last = flags.last;
-  request.chunk = loaded->model->max_step_tokens();
+  request.chunk = loaded->engine->options().prefill_budget;
   request.mtp = loaded->mtp ? &*loaded->mtp : nullptr;
-  LS_TRY(const engine::Scores scores, engine::score(*loaded->model, loaded->layout, request, interrupt_token()));
+  auto scored = engine::score(*loaded->model, loaded->layout, request, interrupt_token());
+  if (!scored && scored.error().kind == ErrorKind::kModel) {
+    return fail(ErrorKind::kModel, "{}: {}", loaded->checkpoint->where(), scored.error().message);
+  }
+  LS_TRY(const engine::Scores scores, std::move(scored));
   const int64_t vocab = loaded->checkpoint->config().vocab_size;
   std::vector<SafetensorsTensor> tensors;
   tensors.push_back(tensor("ids", DType::kI32, {static_cast<int64_t>(ids.size())}, ids));

@@ -28,7 +28,8 @@ int run_command(const longshore::cli::Run& run) {
   } catch (const std::system_error& error) {
     return report(Error{ErrorKind::kIo, error.what()});
   } catch (const std::exception& error) {
-    return report(Error{ErrorKind::kModel, fmt::format("the model's files hold what cannot be shown: {}", error.what())});
+    // Nothing that we know of ends here: the fault is ours, and the exit code must not blame the model.
+    return report(Error{ErrorKind::kIo, fmt::format("unforeseen fault: {}; please report it", error.what())});
   }
 }
 
@@ -45,6 +46,7 @@ int main(int argc, char** argv) {
     Run (*add)(CLI::App&);
   };
   const std::vector<Command> commands = {
+      {"serve", "OpenAI and Anthropic APIs over HTTP, metrics", add_serve},
       {"chat", "talk in the terminal", add_chat},
       {"generate", "complete a prompt, or a file of prompts", add_generate},
       {"inspect", "config, tensors, sizes; verifies the checkpoint", add_inspect},

@@ -31,7 +31,7 @@ void ModelFlags::add_to(CLI::App& command) {
   command.add_option("--precision", precision, "arithmetic: reference (fp32) or production (bf16 activations)")
       ->capture_default_str();
   command.add_option("--device", device, "cpu or auto; this build has no CUDA backend")->capture_default_str();
-  command.add_option("--cpu-isa", cpu_isa, "auto, generic, avx2 or avx512")->capture_default_str();
+  command.add_option("--cpu-isa", cpu_isa, "auto, or one of amx, avx512bf16, avx512, avx2, generic")->capture_default_str();
   command.add_option("--threads", threads, "threads that compute; 0: all CPUs")->capture_default_str();
   command.add_option("--context-length", context_length, "tokens of prompt and answer; 0: the model's, at most 32768")
       ->capture_default_str();
@@ -97,6 +97,8 @@ Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& o
     std::fprintf(stderr, "longshore: warning: %s/config.json: the key %s is not known and not used\n",
                  (*loaded)->checkpoint->where().c_str(), key.c_str());
   }
+  const std::vector<std::string> ignored = (*loaded)->checkpoint->contradicted_indexers();
+  for (const std::string& line : ignored) std::fprintf(stderr, "longshore: warning: %s\n", line.c_str());
   return loaded;
 }
 

@@ -23,6 +23,10 @@ Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::s
       const std::optional<int32_t> number_of = token_id(id);
       if (!number_of)
         return fail(ErrorKind::kUsage, "line {}: {} is not a token id", number, id.dump());
+      if (tokenizer.bytes(*number_of).empty()) {
+        return fail(ErrorKind::kUsage, "line {}: {} is no token: the tokenizer has ids up to {}", number, *number_of,
+                    tokenizer.vocab_size() - 1);
+      }
       ids.push_back(*number_of);
     }
     return json(tokenizer.decode(ids)).dump();

@@ -1,6 +1,8 @@
-// The cache pages of all sequences: one pool, latents and index keys of a page allocated and freed together.
+// The cache pages of all sequences: one pool, latents and index keys of a page allocated and freed
+// together.
 //
-// Ownership: the pool owns the memory; a PageList holds pages until it is released. Threading: one thread.
+// Ownership: the pool owns the memory; whoever took a page gives it back once. Threading: one
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,12 @@ class KvPool {
   [[nodiscard]] int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
   [[nodiscard]] std::span<const model::LayerCache> caches() const { return caches_; }
 
-  // Appends pages to `pages` until it holds `count`. False, and nothing taken, when the pool is too empty.
+  // A page of undefined content; there must be a free one.
+  [[nodiscard]] int32_t take();
+  void give_back(int32_t page);
+
+  // Appends pages to `pages` until it holds `count`. False, and nothing taken, when the pool is too
+  // empty.
   [[nodiscard]] bool grow(std::vector<int32_t>& pages, int64_t count);
   // Gives back the pages past the first `count`.
   void shrink(std::vector<int32_t>& pages, int64_t count);

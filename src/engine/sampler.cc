@@ -1,6 +1,7 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -11,32 +12,61 @@ namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-// Higher logit first, lower id first among equals.
-bool before(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>& b) {
-  return a.first != b.first ? a.first > b.first : a.second < b.second;
+using Candidate = std::pair<float, int32_t>;
+
+// Higher logit first, lower id first among equals. A strict weak order for every input: NaN comes after all numbers.
+bool before(const Candidate& a, const Candidate& b) {
+  const bool a_nan = std::isnan(a.first);
+  const bool b_nan = std::isnan(b.first);
+  if (a_nan != b_nan) return b_nan;
+  if (!a_nan && a.first != b.first) return a.first > b.first;
+  return a.second < b.second;
+}
+
+// The first of the highest, NaN never; 0 where nothing is above -infinity.
+int32_t argmax(std::span<const float> logits) {
+  size_t best = 0;
+  float highest = kNever;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] > highest) {
+      highest = logits[i];
+      best = i;
+    }
+  }
+  return static_cast<int32_t>(best);
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  const float highest = *std::max_element(logits.begin(), logits.end());
+  const double highest = logits[static_cast<size_t>(argmax(logits))];
   double sum = 0;
   for (float logit : logits) sum += std::exp(static_cast<double>(logit) - highest);
   return highest + std::log(sum);
 }
 
-int32_t argmax(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+// The `count` first in the order of before(), sorted: a heap of the best so far, whose root is the one to beat.
+std::vector<Candidate> highest(std::span<const float> logits, size_t count) {
+  std::vector<Candidate> best;
+  count = std::min(count, logits.size());
+  if (count == 0) return best;
+  best.reserve(count + 1);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const Candidate candidate(logits[i], static_cast<int32_t>(i));
+    if (best.size() == count && !before(candidate, best.front())) continue;
+    best.push_back(candidate);
+    std::push_heap(best.begin(), best.end(), before);
+    if (best.size() <= count) continue;
+    std::pop_heap(best.begin(), best.end(), before);
+    best.pop_back();
+  }
+  std::sort_heap(best.begin(), best.end(), before);
+  return best;
 }
 
 void fill_logprobs(std::span<const float> logits, int32_t wanted, Sampled& sampled) {
   const double total = log_sum_exp(logits);
   sampled.logprob = static_cast<float>(logits[static_cast<size_t>(sampled.id)] - total);
-  std::vector<std::pair<float, int32_t>> order;
-  order.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) order.emplace_back(logits[i], static_cast<int32_t>(i));
-  const auto count = std::min<size_t>(static_cast<size_t>(wanted), order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(), before);
-  for (size_t i = 0; i < count; ++i) {
-    sampled.top_logprobs.emplace_back(order[i].second, static_cast<float>(order[i].first - total));
+  for (const auto& [logit, id] : highest(logits, static_cast<size_t>(wanted))) {
+    sampled.top_logprobs.emplace_back(id, static_cast<float>(logit - total));
   }
 }
 
@@ -108,39 +138,63 @@ double Sampler::uniform() {
   return static_cast<double>(mix(mix(params_.seed) ^ draws_++) >> 11) * 0x1p-53;  // [0, 1)
 }
 
+void Sampler::sort_up_to(size_t count) {
+  if (count <= sorted_) return;
+  // Grows by factors: a draw mostly ends among the first few, and nothing behind them is put in order.
+  const size_t end = std::min(candidates_.size(), std::max<size_t>(256, 4 * sorted_));
+  const auto at = [&](size_t i) { return candidates_.begin() + static_cast<std::ptrdiff_t>(i); };
+  if (end < candidates_.size()) std::nth_element(at(sorted_), at(end), candidates_.end(), before);
+  std::sort(at(sorted_), at(end), before);
+  sorted_ = end;
+}
+
 int32_t Sampler::draw(std::span<const float> logits) {
-  if (params_.temperature == 0) return argmax(logits);
+  const int32_t best = argmax(logits);
+  const double highest = logits[static_cast<size_t>(best)];
+  if (params_.temperature == 0 || !std::isfinite(highest)) return best;
   candidates_.clear();
+  sorted_ = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] != kNever) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
+    if (logits[i] > kNever) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
   }
-  if (candidates_.empty()) return argmax(logits);
   if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < candidates_.size()) {
     const auto cut = candidates_.begin() + params_.top_k;
     std::nth_element(candidates_.begin(), cut, candidates_.end(), before);
     candidates_.erase(cut, candidates_.end());
   }
-  std::sort(candidates_.begin(), candidates_.end(), before);
-  std::vector<double> mass(candidates_.size());
-  double total = 0;
-  for (size_t i = 0; i < mass.size(); ++i) {
+  const auto mass = [&](size_t i) {
     // The difference first: a logit over a tiny temperature is infinite.
-    mass[i] = std::exp((static_cast<double>(candidates_[i].first) - candidates_[0].first) /
-                       params_.temperature);
-    total += mass[i];
-  }
+    return std::exp((static_cast<double>(candidates_[i].first) - highest) / params_.temperature);
+  };
+  double total = 0;
+  for (size_t i = 0; i < candidates_.size(); ++i) total += mass(i);
   // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the highest.
-  double kept = 0;
-  size_t count = 0;
-  while (count < mass.size() && mass[count] >= params_.min_p && (count == 0 || kept < params_.top_p * total)) {
-    kept += mass[count++];
+  double kept = total;
+  size_t count = candidates_.size();
+  if (params_.top_p < 1 || params_.min_p > 0) {
+    kept = 0;
+    for (count = 0; count < candidates_.size(); ++count) {
+      sort_up_to(count + 1);
+      const double next = mass(count);
+      if (next < params_.min_p || (count > 0 && kept >= params_.top_p * total)) break;
+      kept += next;
+    }
   }
   double target = uniform() * kept;
   for (size_t i = 0; i < count; ++i) {
-    target -= mass[i];
+    sort_up_to(i + 1);
+    target -= mass(i);
     if (target < 0) return candidates_[i].second;
   }
   return candidates_[count - 1].second;
+}
+
+bool all_finite(std::span<const float> logits) {
+  // Integer arithmetic without a branch: a float sum could not be vectorised.
+  constexpr uint32_t kExponent = 0x7F800000;
+  uint32_t bad = 0;
+  for (const float logit : logits) bad |= (std::bit_cast<uint32_t>(logit) & kExponent) == kExponent ? 1U : 0U;
+  return bad == 0;
 }
 
 Sampled Sampler::sample(std::span<float> logits, std::span<const int32_t> banned) {

@@ -5,6 +5,7 @@
 // Penalties: repetition (CTRL, arXiv 1909.05858) over prompt and output; presence and frequency (OpenAI) over output.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <unordered_map>
@@ -43,7 +44,8 @@ class Sampler {
   // prompt: for the repetition penalty.
   Sampler(SamplingParams params, std::span<const int32_t> prompt);
 
-  // logits [vocab] fp32, overwritten. banned: ids that must not be chosen (stop tokens before min_tokens).
+  // logits [vocab] fp32, overwritten. NaN is never chosen while a number is there; whether the model gave any is the
+  // caller's to ask (all_finite). banned: ids that must not be chosen (stop tokens before min_tokens).
   Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {});
   // Counts a token as generated: the one just drawn, or one that was forced.
   void accept(int32_t id);
@@ -51,6 +53,7 @@ class Sampler {
  private:
   void penalise(std::span<float> logits) const;
   int32_t draw(std::span<const float> logits);
+  void sort_up_to(size_t count);
   double uniform();
 
   SamplingParams params_;
@@ -58,6 +61,10 @@ class Sampler {
   std::unordered_map<int32_t, int32_t> output_counts_;
   std::vector<int32_t> prompt_ids_;  // distinct
   std::vector<std::pair<float, int32_t>> candidates_;  // scratch
+  size_t sorted_ = 0;  // the first candidates_ that are in order
 };
+
+// No NaN and no infinity: what a sampler needs of a model.
+[[nodiscard]] bool all_finite(std::span<const float> logits);
 
 }  // namespace longshore::engine

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/kv_pool.h"
+#include "engine/sampler.h"
 
 namespace longshore::engine {
 namespace {
@@ -50,7 +51,20 @@ void keep_rows(const std::vector<float>& from, int64_t start, int64_t tokens, in
   }
 }
 
-void score_chunk(Run& run, int64_t start, int64_t tokens) {
+// A broken weight must not end in a silent table of NaN.
+Result<void> check_finite(const Run& run, const std::vector<float>& logits, const char* what, int64_t row, int64_t rows) {
+  const auto vocab = static_cast<size_t>(run.model.config().vocab_size);
+  for (int64_t i = row; i < row + rows; ++i) {
+    if (all_finite(std::span(logits).subspan(static_cast<size_t>(i) * vocab, vocab))) continue;
+    return fail(ErrorKind::kModel,
+                "the {} of position {} are not finite: a weight is broken (run `longshore inspect` to find it) or the "
+                "arithmetic overflowed",
+                what, run.first_row() + i);
+  }
+  return {};
+}
+
+Result<void> score_chunk(Run& run, int64_t start, int64_t tokens) {
   const GlmConfig& config = run.model.config();
   std::vector<int32_t> rows;
   for (int64_t i = std::max<int64_t>(0, run.first_row() - start); i < tokens; ++i) rows.push_back(static_cast<int32_t>(i));
@@ -63,7 +77,8 @@ void score_chunk(Run& run, int64_t start, int64_t tokens) {
   output.logits = view(run.scores.logits, row, wanted, config.vocab_size);
   run.model.forward(input, output);
   keep_rows(run.hidden, start, tokens, config.hidden_size, run, run.scores.hidden);
-  if (run.request.mtp == nullptr) return;
+  LS_TRY_VOID(check_finite(run, run.scores.logits, "logits", row, wanted));
+  if (run.request.mtp == nullptr) return {};
 
   std::vector<int32_t> next(run.request.ids.begin() + start + 1,
                             run.request.ids.begin() + std::min(start + tokens + 1, run.length()));
@@ -77,6 +92,7 @@ void score_chunk(Run& run, int64_t start, int64_t tokens) {
   output.logits = view(run.scores.mtp_logits, row, wanted, config.vocab_size);
   run.request.mtp->forward(input, view(run.hidden, 0, tokens, config.hidden_size), output);
   keep_rows(run.mtp_hidden, start, tokens, config.hidden_size, run, run.scores.mtp_hidden);
+  return check_finite(run, run.scores.mtp_logits, "MTP logits", row, wanted);
 }
 
 Result<void> validate(const GlmConfig& config, const ScoreRequest& request) {
@@ -124,7 +140,7 @@ Result<Scores> score(model::Model& model, const model::KvLayout& layout, const S
   LS_CHECK(run.pool.grow(run.pages, pages_for(length)));
   for (int64_t start = 0; start < length; start += request.chunk) {
     if (cancel.cancelled()) return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", start, length);
-    score_chunk(run, start, std::min(request.chunk, length - start));
+    LS_TRY_VOID(score_chunk(run, start, std::min(request.chunk, length - start)));
   }
   return std::move(run.scores);
 }

@@ -29,7 +29,7 @@ struct Scores {
   std::vector<float> mtp_hidden;  // [P, hidden] or empty
 };
 
-// Errors: kUsage (ids, last), kMemory, kCancelled.
+// Errors: kUsage (ids, last), kMemory, kCancelled, kModel (logits that are not finite).
 Result<Scores> score(model::Model& model, const model::KvLayout& layout, const ScoreRequest& request,
                      const CancelToken& cancel);
 

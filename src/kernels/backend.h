@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -46,7 +47,9 @@ class Backend {
 // The pool outlives the backend.
 [[nodiscard]] std::unique_ptr<Backend> make_reference_backend(ThreadPool& pool);
 
-// isa: "auto" (the best this machine has), "generic", "avx2" or "avx512". Error kUsage: unknown, or this machine lacks it.
+// isa: "auto" (the best this machine has) or one of cpu_isa_names(). Error kUsage: unknown, or this machine lacks it.
 [[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool, std::string_view isa);
+// The instruction sets with kernels of their own, best first, comma-separated; this machine may lack some.
+[[nodiscard]] std::string cpu_isa_names();
 
 }  // namespace longshore::kernels

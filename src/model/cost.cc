@@ -6,8 +6,7 @@ namespace longshore::model {
 namespace {
 
 int64_t bytes_of(const WeightView& w) {
-  const int64_t blocks = w.scale == nullptr ? 0 : (w.out + w.block_rows - 1) / w.block_rows * w.scale_stride;
-  return w.bytes() + blocks * static_cast<int64_t>(sizeof(float));
+  return w.bytes_with_scales();
 }
 
 int64_t bytes_of(const FfnWeights& w) { return bytes_of(w.gate) + bytes_of(w.up) + bytes_of(w.down); }

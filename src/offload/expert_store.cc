@@ -7,13 +7,6 @@
 namespace longshore::offload {
 namespace {
 
-int64_t weight_bytes(const WeightView& weight) {
-  const int64_t blocks = weight.scale == nullptr
-                             ? 0
-                             : (weight.out + weight.block_rows - 1) / weight.block_rows * weight.scale_stride;
-  return weight.bytes() + blocks * static_cast<int64_t>(sizeof(float));
-}
-
 Result<kernels::ExpertView> bind_expert(const Checkpoint& checkpoint, int64_t layer, int64_t expert) {
   const GlmConfig& config = checkpoint.config();
   const std::string prefix = fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert);
@@ -43,7 +36,7 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
   }
   if (!store.experts_.empty()) {
     const kernels::ExpertView& view = store.experts_.front();
-    store.expert_bytes_ = weight_bytes(view.gate) + weight_bytes(view.up) + weight_bytes(view.down);
+    store.expert_bytes_ = view.gate.bytes_with_scales() + view.up.bytes_with_scales() + view.down.bytes_with_scales();
   }
   return store;
 }

@@ -1,5 +1,7 @@
 #include "session/completion.h"
 
+#include <algorithm>
+
 #include "session/stop_strings.h"
 #include "text/detokenizer.h"
 #include "text/utf8.h"
@@ -7,48 +9,16 @@
 namespace longshore::session {
 namespace {
 
-// Receives text in order and builds the Completion.
-class Assembler {
- public:
-  Assembler(const CompletionRequest& request, const CompletionSink& sink, Completion& completion)
-      : sink_(sink), completion_(completion) {
-    if (request.parse) parser_.emplace(request.parser);
-  }
-
-  void add(const std::string& text) {
-    if (text.empty()) return;
-    completion_.text += text;
-    if (sink_.on_text) sink_.on_text(text);
-    if (parser_) apply(parser_->push(text));
-  }
-
-  void finish(bool stopped) {
-    if (parser_) apply(parser_->finish(stopped));
-  }
-
- private:
-  void apply(const std::vector<text::OutputDelta>& deltas) {
-    using Kind = text::OutputDelta::Kind;
-    for (const text::OutputDelta& delta : deltas) {
-      if (delta.kind == Kind::kReasoning) completion_.reasoning += delta.text;
-      if (delta.kind == Kind::kContent) completion_.content += delta.text;
-      if (delta.kind == Kind::kToolCallBegin) completion_.tool_calls.push_back({delta.text, ""});
-      if (delta.kind == Kind::kToolCallArgs) completion_.tool_calls.back().arguments += delta.text;
-      if (sink_.on_delta) sink_.on_delta(delta);
-    }
-  }
-
-  const CompletionSink& sink_;
-  Completion& completion_;
-  std::optional<text::OutputParser> parser_;
-};
-
 std::string finish_reason(engine::FinishReason reason, const Completion& completion, bool matched) {
   switch (reason) {
     case engine::FinishReason::kLength:
       return "length";
     case engine::FinishReason::kCancelled:
       return "cancelled";
+    case engine::FinishReason::kDeadline:
+      return "deadline";
+    case engine::FinishReason::kFault:
+      return "error";
     case engine::FinishReason::kCallback:
       if (!matched) return "cancelled";
       [[fallthrough]];
@@ -58,49 +28,166 @@ std::string finish_reason(engine::FinishReason reason, const Completion& complet
   LS_FAIL("unknown finish reason {}", static_cast<int>(reason));
 }
 
+// Receives tokens in order, builds the Completion and tells the sink.
+class Assembler {
+ public:
+  Assembler(const LoadedModel& loaded, const CompletionRequest& request, CompletionSink sink)
+      : tokenizer_(*loaded.tokenizer),
+        keep_stop_(request.keep_stop),
+        want_tokens_(request.generation.sampling.top_logprobs >= 0),
+        stop_ids_(request.generation.stop_ids),
+        ignore_stop_ids_(request.generation.ignore_stop_ids),
+        detokenizer_(tokenizer_, request.skip_special_tokens),
+        stops_(request.stop, request.keep_stop),
+        sink_(std::move(sink)) {
+    if (!request.parse) return;
+    parser_.emplace(request.parser);
+    if (request.parser.starts_in_reasoning) think_end_ = tokenizer_.id_of("</think>");
+  }
+
+  void start(const engine::GenerationStats& stats) {
+    completion_.stats = stats;
+    if (sink_.on_start) sink_.on_start(stats);
+  }
+
+  bool token(const engine::Sampled& sampled) {
+    Progress progress;
+    progress.token = sampled;
+    completion_.ids.push_back(sampled.id);
+    if (want_tokens_) completion_.tokens.push_back(sampled);
+    if (think_end_) {
+      ++completion_.reasoning_tokens;
+      if (sampled.id == *think_end_) think_end_.reset();
+    }
+    if (is_stop_id(sampled.id)) {
+      completion_.matched_stop = tokenizer_.bytes(sampled.id);
+      completion_.matched_id = sampled.id;
+      if (keep_stop_) add(stops_.push(detokenizer_.push(sampled.id)), progress);
+    } else {
+      add(stops_.push(detokenizer_.push(sampled.id)), progress);
+    }
+    const bool wanted = !sink_.on_progress || sink_.on_progress(completion_, progress);
+    return wanted && stops_.matched().empty();
+  }
+
+  void finish(const engine::GenerationResult& result) {
+    Progress progress;
+    if (stops_.matched().empty()) {
+      add(stops_.push(detokenizer_.finish()), progress);
+      add(stops_.finish(), progress);
+    }
+    const bool matched = !stops_.matched().empty();
+    if (matched) completion_.matched_stop = stops_.matched();
+    const bool stopped = result.reason == engine::FinishReason::kStopId || matched;
+    if (parser_) apply(parser_->finish(stopped), progress);
+    completion_.stats = result.stats;
+    completion_.error = result.error;
+    completion_.finish_reason = finish_reason(result.reason, completion_, matched);
+    if (sink_.on_progress) (void)sink_.on_progress(completion_, progress);
+    if (sink_.on_finish) sink_.on_finish(std::move(completion_));
+  }
+
+ private:
+  [[nodiscard]] bool is_stop_id(int32_t id) const {
+    return !ignore_stop_ids_ &&
+           std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end();
+  }
+
+  void add(const std::string& text, Progress& progress) {
+    if (text.empty()) return;
+    completion_.text += text;
+    progress.text += text;
+    if (parser_) apply(parser_->push(text), progress);
+  }
+
+  void apply(std::vector<text::OutputDelta> deltas, Progress& progress) {
+    using Kind = text::OutputDelta::Kind;
+    for (text::OutputDelta& delta : deltas) {
+      if (delta.kind == Kind::kReasoning) completion_.reasoning += delta.text;
+      if (delta.kind == Kind::kContent) completion_.content += delta.text;
+      if (delta.kind == Kind::kToolCallBegin) completion_.tool_calls.push_back({delta.text, ""});
+      if (delta.kind == Kind::kToolCallArgs) completion_.tool_calls.back().arguments += delta.text;
+      progress.deltas.push_back(std::move(delta));
+    }
+  }
+
+  const text::Tokenizer& tokenizer_;
+  bool keep_stop_;
+  bool want_tokens_;
+  std::vector<int32_t> stop_ids_;
+  bool ignore_stop_ids_;
+  text::StreamDetokenizer detokenizer_;
+  StopStrings stops_;
+  std::optional<text::OutputParser> parser_;
+  std::optional<int32_t> think_end_;  // still inside the reasoning
+  CompletionSink sink_;
+  Completion completion_;
+};
+
 }  // namespace
 
-Result<Completion> complete(LoadedModel& loaded, CompletionRequest request, const CompletionSink& sink,
-                            const CancelToken& cancel) {
-  LS_CHECK(loaded.tokenizer.has_value());
-  engine::GenerationRequest& generation = request.generation;
-  if (generation.stop_ids.empty()) generation.stop_ids = loaded.defaults.eos_ids;
+Result<void> prepare(const LoadedModel& loaded, CompletionRequest& request) {
+  if (request.generation.stop_ids.empty()) request.generation.stop_ids = loaded.defaults.eos_ids;
   for (const std::string& stop : request.stop) {
-    if (stop.empty()) return fail(ErrorKind::kUsage, "stop: an empty string would stop at once; remove it");
+    if (stop.empty())
+      return fail(ErrorKind::kUsage, "stop: an empty string would stop at once; remove it");
     if (const auto at = text::find_invalid_utf8(stop)) {
       return fail(ErrorKind::kUsage, "stop: a string is not valid UTF-8: byte {}", *at);
     }
   }
-  Completion completion;
-  Assembler assembler(request, sink, completion);
-  text::StreamDetokenizer detokenizer(*loaded.tokenizer);
-  StopStrings stops(request.stop);
-  const auto is_stop = [&](int32_t id) {
-    return !generation.ignore_stop_ids &&
-           std::find(generation.stop_ids.begin(), generation.stop_ids.end(), id) != generation.stop_ids.end();
-  };
-  const auto on_token = [&](const engine::Sampled& sampled) {
-    completion.ids.push_back(sampled.id);
-    if (generation.sampling.top_logprobs >= 0) completion.tokens.push_back(sampled);
-    if (is_stop(sampled.id)) {
-      completion.matched_stop = loaded.tokenizer->bytes(sampled.id);
-      return true;
-    }
-    assembler.add(stops.push(detokenizer.push(sampled.id)));
-    if (!stops.matched().empty()) return false;
-    return !sink.keep_going || sink.keep_going(completion.text);
-  };
-  LS_TRY(const engine::GenerationResult result, loaded.generator->generate(generation, on_token, cancel));
-  if (stops.matched().empty()) {
-    assembler.add(stops.push(detokenizer.finish()));
-    assembler.add(stops.finish());
+  return {};
+}
+
+engine::Listener make_listener(const LoadedModel& loaded, const CompletionRequest& request,
+                               CompletionSink sink) {
+  LS_CHECK(loaded.tokenizer.has_value());
+  auto assembler = std::make_shared<Assembler>(loaded, request, std::move(sink));
+  return {
+      .on_start = [assembler](const engine::GenerationStats& stats) { assembler->start(stats); },
+      .on_token = [assembler](const engine::Sampled& sampled) { return assembler->token(sampled); },
+      .on_finish =
+          [assembler](const engine::GenerationResult& result) { assembler->finish(result); }};
+}
+
+Result<std::vector<Completion>> complete_all(LoadedModel& loaded, std::vector<Job> jobs,
+                                             const CancelToken& cancel) {
+  engine::Engine& engine = *loaded.engine;
+  for (Job& job : jobs) {
+    LS_TRY_VOID(prepare(loaded, job.request));
+    LS_TRY_VOID(engine.validate(job.request.generation));
   }
-  const bool matched = !stops.matched().empty();
-  if (matched) completion.matched_stop = stops.matched();
-  assembler.finish(result.reason == engine::FinishReason::kStopId || matched);
-  completion.finish_reason = finish_reason(result.reason, completion, matched);
-  completion.stats = result.stats;
-  return completion;
+  std::vector<Completion> completions(jobs.size());
+  std::vector<engine::RequestId> ids;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    CompletionSink sink = std::move(jobs[i].sink);
+    sink.on_finish = [&completions, i, heard = std::move(sink.on_finish)](Completion completion) {
+      completions[i] = std::move(completion);
+      if (heard) heard(completions[i]);
+    };
+    engine::Listener listener = make_listener(loaded, jobs[i].request, std::move(sink));
+    const auto id = engine.submit(std::move(jobs[i].request.generation), std::move(listener),
+                                  engine::QueueLimit::kIgnored);
+    LS_CHECK_MSG(id.has_value(), "{}", id.error().message);
+    ids.push_back(*id);
+  }
+  bool told = false;
+  while (!engine.idle()) {
+    if (!told && cancel.cancelled()) {
+      for (const engine::RequestId id : ids) engine.cancel(id);
+      told = true;
+    }
+    engine.step();
+  }
+  return completions;
+}
+
+Result<Completion> complete(LoadedModel& loaded, CompletionRequest request, CompletionSink sink,
+                            const CancelToken& cancel) {
+  std::vector<Job> jobs;
+  jobs.push_back({std::move(request), std::move(sink)});
+  LS_TRY(std::vector<Completion> completions, complete_all(loaded, std::move(jobs), cancel));
+  if (completions.front().error) return tl::unexpected<Error>(*completions.front().error);
+  return std::move(completions.front());
 }
 
 Result<RenderedPrompt> render_chat(const LoadedModel& loaded, const text::Json& variables) {
@@ -108,7 +195,8 @@ Result<RenderedPrompt> render_chat(const LoadedModel& loaded, const text::Json& 
   RenderedPrompt prompt;
   LS_TRY(prompt.text, loaded.chat_template->render(variables));
   LS_TRY(prompt.ids, loaded.tokenizer->encode(prompt.text));
-  prompt.starts_in_reasoning = prompt.text.ends_with("<think>") || prompt.text.ends_with("<think>\n");
+  prompt.starts_in_reasoning =
+      prompt.text.ends_with("<think>") || prompt.text.ends_with("<think>\n");
   return prompt;
 }
 

@@ -19,7 +19,7 @@ Result<void> read_number(const json& object, const char* key, const std::string&
   return {};
 }
 
-Result<void> read_eos(const json& object, const std::string& file, std::vector<int32_t>& ids) {
+Result<void> read_eos(const json& object, const std::string& file, int64_t vocab_size, std::vector<int32_t>& ids) {
   const auto found = object.find("eos_token_id");
   if (found == object.end() || found->is_null()) return {};
   const json list = found->is_array() ? *found : json::array({*found});
@@ -27,6 +27,12 @@ Result<void> read_eos(const json& object, const std::string& file, std::vector<i
   for (const json& id : list) {
     if (!id.is_number_integer()) {
       return fail(ErrorKind::kModel, "{}: eos_token_id is not a token id or a list of them: correct it", file);
+    }
+    const bool known = id.is_number_unsigned() ? id.get<uint64_t>() < static_cast<uint64_t>(vocab_size)
+                                               : id.get<int64_t>() >= 0 && id.get<int64_t>() < vocab_size;
+    if (!known) {
+      return fail(ErrorKind::kModel, "{}: eos_token_id {} is not in the vocabulary of {}: correct it", file, id.dump(),
+                  vocab_size);
     }
     ids.push_back(id.get<int32_t>());
   }
@@ -54,7 +60,7 @@ Result<GenerationDefaults> load_generation_defaults(const std::string& model_dir
   LS_TRY_VOID(read_number(object, "top_k", path, top_k));
   sampling.top_k = static_cast<int32_t>(top_k);
   if (object.value("do_sample", json(true)) == json(false)) sampling.temperature = 0;
-  LS_TRY_VOID(read_eos(object, path, defaults.eos_ids));
+  LS_TRY_VOID(read_eos(object, path, config.vocab_size, defaults.eos_ids));
   if (auto valid = sampling.validate(config.vocab_size); !valid) {
     return fail(ErrorKind::kModel, "{}: {}", path, valid.error().message);
   }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "text/jinja/template.h"
+#include "text/utf8.h"
 
 namespace longshore::text {
 
@@ -74,6 +75,22 @@ const Json* template_text(const Json& config) {
   return nullptr;
 }
 
+// A message of the template's own (raise_exception) may have any characters; an error has one line.
+Error in_one_line(Error error) {
+  std::string line;
+  for (const char c : error.message) {
+    if (c == '\n') {
+      line += "\\n";
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      line += fmt::format("\\x{:02x}", c);
+    } else {
+      line += c;
+    }
+  }
+  error.message = std::move(line);
+  return error;
+}
+
 }  // namespace
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -82,8 +99,13 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 Result<ChatTemplate> ChatTemplate::compile(std::string_view source, const std::string& where) {
-  LS_TRY(auto compiled, jinja::Template::compile(source, where));
-  return ChatTemplate(std::make_unique<Impl>(Impl{std::move(compiled), standard_variables()}));
+  if (const auto invalid = find_invalid_utf8(source)) {
+    return fail(ErrorKind::kModel, "{}: byte {} is not valid UTF-8: save the template as UTF-8 or download it again",
+                where, *invalid);
+  }
+  auto compiled = jinja::Template::compile(source, where).map_error(in_one_line);
+  if (!compiled) return tl::unexpected<Error>(std::move(compiled).error());
+  return ChatTemplate(std::make_unique<Impl>(Impl{std::move(*compiled), standard_variables()}));
 }
 
 Result<ChatTemplate> ChatTemplate::load(const std::string& model_dir) {
@@ -107,7 +129,7 @@ Result<ChatTemplate> ChatTemplate::load(const std::string& model_dir) {
 }
 
 Result<std::string> ChatTemplate::render(const Json& variables) const {
-  return impl_->compiled.render(variables, impl_->defaults);
+  return impl_->compiled.render(variables, impl_->defaults).map_error(in_one_line);
 }
 
 }  // namespace longshore::text

@@ -23,7 +23,7 @@ Result<std::string> read_file(const std::string& path) {
     return fail(ErrorKind::kModel, "{}: cannot be opened; is it the model's folder?", path);
   std::ostringstream content;
   content << file.rdbuf();
-  if (!file) return fail(ErrorKind::kModel, "{}: cannot be read", path);
+  if (!file) return fail(ErrorKind::kModel, "{}: cannot be read: check the disk", path);
   return std::move(content).str();
 }
 
@@ -102,10 +102,15 @@ Result<Tokenizer> Tokenizer::load(const std::string& path) {
 }
 
 Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& where) {
-  LS_TRY(const TokenizerSpec spec, parse_tokenizer_json(json, where));
+  // One remedy for all that can be wrong with the file.
+  const auto remedy = [](Error error) {
+    error.message += "; download the model's own tokenizer.json again";
+    return error;
+  };
+  LS_TRY(const TokenizerSpec spec, parse_tokenizer_json(json, where).map_error(remedy));
   std::vector<SplitRegex> splits;
   for (const std::string& pattern : spec.split_patterns) {
-    LS_TRY(SplitRegex split, SplitRegex::compile(pattern, where + ": pre_tokenizer"));
+    LS_TRY(SplitRegex split, SplitRegex::compile(pattern, where + ": pre_tokenizer").map_error(remedy));
     splits.push_back(std::move(split));
   }
   auto impl = std::make_unique<Impl>(spec, std::move(splits));

@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <numeric>
+#include <thread>
+#include <vector>
 
 namespace longshore {
 namespace {
@@ -28,6 +33,43 @@ TEST(ThreadPool, RunCallsEveryWorkerOnceEvenAfterParking) {
     pool.run([&](int worker) { ++calls[static_cast<size_t>(worker)]; });
     EXPECT_EQ(calls, (std::vector<int>{1, 1, 1}));
     if (round % 5 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+// One worker is held inside a piece until the rest of the loop is done, but for the few pieces that it took with it.
+TEST(ThreadPool, OthersDoTheRestWhileOneIsStuck) {
+  for (int threads : {2, 5}) {
+    ThreadPool pool(threads);
+    std::atomic<int> done{0};
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    pool.parallel_for(100, 1, [&](int64_t begin, int64_t, int) {
+      while (begin == 0 && done.load() < 95 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      done.fetch_add(1);
+    });
+    EXPECT_EQ(done.load(), 100);
+    EXPECT_LT(std::chrono::steady_clock::now(), deadline);
+  }
+}
+
+TEST(ThreadPool, WorkersTakePiecesInAscendingOrder) {
+  ThreadPool pool(3);
+  std::vector<std::vector<int64_t>> taken(3);
+  pool.parallel_for(3001, 2, [&](int64_t begin, int64_t end, int worker) {
+    EXPECT_EQ(end, std::min<int64_t>(begin + 2, 3001));
+    taken[static_cast<size_t>(worker)].push_back(begin);
+  });
+  for (const std::vector<int64_t>& pieces : taken) EXPECT_TRUE(std::is_sorted(pieces.begin(), pieces.end()));
+}
+
+TEST(ThreadPool, LoopsOfFewPiecesMixWithLargeOnes) {
+  ThreadPool pool(6);
+  int64_t expected = 0;
+  std::atomic<int64_t> sum{0};
+  for (int round = 0; round < 1000; ++round) {
+    const int64_t count = round % 7 == 0 ? 300 : round % 4;
+    expected += count;
+    pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) { sum.fetch_add(end - begin); });
+    ASSERT_EQ(sum.load(), expected);
   }
 }
 

@@ -1,5 +1,6 @@
 // What every command does with good input, on the bundled model.
 
+#include <filesystem>
 #include <map>
 #include <span>
 
@@ -90,6 +91,39 @@ TEST(Generate, PrintsOneObjectPerPromptInOrder) {
   EXPECT_EQ(batch.err, "");
 }
 
+TEST(Generate, LinesMayDecideForThemselves) {
+  const std::string file = R"({"prompt": "Hello", "max_tokens": 2, "id": 7}
+{"prompt": "Hello", "temperature": 100, "seed": 3, "top_k": 1}
+{"messages": [{"role": "user", "content": "Goodbye!"}], "enable_thinking": false, "stop": "nice", "top_p": 0.9}
+)";
+  const Finished run = longshore(
+      {"generate", kNano, "--file", "-", "--json", "--temperature", "0", "--max-tokens", "9"},
+      file);
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const auto lines = lines_of(run.out);
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(ordered_json::parse(lines[0])["ids"].size(), 2U);
+  EXPECT_EQ(ordered_json::parse(lines[1])["ids"].size(), 9U);
+  EXPECT_EQ(ordered_json::parse(lines[1])["ids"][1], ordered_json::parse(lines[0])["ids"][1])
+      << "top_k 1 is greedy at every temperature";
+  EXPECT_EQ(ordered_json::parse(lines[2])["text"], "Goodbye! Have a ");
+}
+
+TEST(Generate, AStopStringDoesNotSwallowTheModel) {
+  const Finished run = longshore({"generate", "-p", "Hello", "--temperature", "0", "--max-tokens",
+                                  "4", "--stop", "zz", "--stop", "yy", kNano});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+}
+
+TEST(Chat, TwoSlashesBeginAMessage) {
+  const Finished run =
+      longshore({"chat", kNano, "--temperature", "0", "--max-tokens", "4", "--no-think"},
+                "//help\n/stats\n/help\n");
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("\nanswer  ")) << "the model was asked";
+  EXPECT_THAT(run.out, HasSubstr("//..."));
+}
+
 TEST(Generate, StreamsPlainText) {
   const Finished run =
       longshore({"generate", kNano, "-p", "Hello", "--temperature", "0", "--max-tokens", "4"});
@@ -133,6 +167,14 @@ TEST(Inspect, VerifiesAndListsTensors) {
   const Finished listed = longshore({"inspect", kNano, "--json", "--tensors", "--no-verify"});
   EXPECT_EQ(listed.exit_code, 0);
   EXPECT_GT(ordered_json::parse(listed.out)["tensors"].size(), 100U);
+}
+
+TEST(Inspect, PrintsJsonOfADirectoryWhoseNameIsNotUtf8) {
+  const TemporaryDirectory dir;
+  std::filesystem::create_directory_symlink(kNano, dir.file("\xff"));
+  const Finished run = longshore({"inspect", dir.file("\xff"), "--json", "--no-verify"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_TRUE(ordered_json::accept(run.out)) << run.out;
 }
 
 TEST(Chat, AnswersThroughAPipe) {

@@ -1,11 +1,15 @@
 // Bad input ends in exactly one line on stderr that names what is wrong, and in the exit code of
 // its kind.
+#include <cstring>
 #include <filesystem>
+#include <span>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/tensor.h"
+#include "checkpoint/safetensors.h"
 #include "tests/cli/process.h"
 
 namespace longshore {
@@ -56,6 +60,10 @@ TEST(Usage, FlagsAndArgumentsAreRefusedByName) {
       {{"chat"}, "MODEL"},
       {{"logits", kNano, "--ids", "-"}, "--out"},
       {{"generate", kNano}, "-p TEXT"},
+      {{"generate", kNano, "-p", ""}, "-p: the prompt is empty"},
+      {{"generate", kNano, "-p", "x", "--file", "-"}, "-p TEXT"},
+      {{"bench", "decode", "--synthetic", "nonsense"}, "synthetic model 'nonsense'"},
+      {{"bench", "decode", kNano, "--context", "999999"}, "--context 999999"},
       {{"generate", kNano, "-p", "x", "--device", "cuda"}, "--device cuda"},
       {{"generate", kNano, "-p", "x", "--cpu-isa", "nonsense"}, "nonsense"},
       {{"generate", kNano, "-p", "x", "--precision", "fp4"}, "--precision fp4"},
@@ -78,11 +86,31 @@ TEST(Usage, LinesOfInputAreRefusedByNumber) {
   expect_refusal(longshore({"tokenize", kNano}, "[1]\n"), kUsage, "line 1");
   expect_refusal(longshore({"tokenize", kNano, "--decode"}, "[1, 4294967297]\n"), kUsage,
                  "4294967297");
+  expect_refusal(longshore({"tokenize", kNano, "--decode"}, "[1]\n[2, 4096]\n"), kUsage,
+                 "line 2: 4096");
+  expect_refusal(longshore({"tokenize", kNano, "--decode"}, "[-1]\n"), kUsage, "line 1: -1");
   expect_refusal(longshore({"render", kNano}, "{\"messages\": 1}\n"), kUsage, "line 1: messages");
   expect_refusal(longshore({"generate", kNano, "--file", "-"}, "{\"prompt\": \"a\xff\"}\n"), kUsage,
                  "-: line 1");
   expect_refusal(longshore({"generate", kNano, "--file", "-"}, "{\"prompt\": 1}\n"), kUsage,
                  "prompt");
+}
+
+TEST(Usage, KeysOfAPromptLineAreRefusedByName) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {R"("temprature": 1)", "line 2: \"temprature\""},
+      {R"("temperature": "hot")", "line 2: temperature is not a number"},
+      {R"("max_tokens": 1.5)", "line 2: max_tokens is not a whole number"},
+      {R"("top_k": 4294967296)", "line 2: top_k"},
+      {R"("seed": -1)", "line 2: seed"},
+      {R"("stop": [""])", "line 2: stop"},
+      {R"("top_p": 0)", "line 2: top_p is 0"}};
+  for (const auto& [key, named] : cases) {
+    expect_refusal(
+        longshore({"generate", kNano, "--file", "-", "--max-tokens", "1", "-o", "/dev/null"},
+                  "{\"prompt\": \"x\"}\n{\"prompt\": \"x\", " + key + "}\n"),
+        kUsage, named);
+  }
 }
 
 TEST(Usage, IdsOutsideTheVocabularyAreRefusedByValue) {
@@ -132,6 +160,76 @@ TEST(Model, ABrokenMergeOfTheTokenizerIsNamed) {
   expect_refusal(model.generate(), kModel, "tokenizer.json");
 }
 
+// The model with NaN for every weight of one token's embedding.
+void break_embedding(const BrokenModel& model, int64_t token) {
+  for (const auto& entry : std::filesystem::directory_iterator(kNano)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    std::string bytes = read_file(entry.path());
+    const auto tensors = parse_safetensors(std::as_bytes(std::span(bytes)),
+                                           static_cast<int64_t>(bytes.size()), "shard");
+    ASSERT_TRUE(tensors);
+    for (const SafetensorsEntry& tensor : *tensors) {
+      if (tensor.name != "model.embed_tokens.weight") continue;
+      const int64_t row = tensor.shape[1] * dtype_size(tensor.dtype);
+      // All bits set: NaN in every floating-point format.
+      std::memset(bytes.data() + tensor.begin + token * row, 0xFF, static_cast<size_t>(row));
+      model.replace(entry.path().filename(), bytes);
+    }
+  }
+}
+
+TEST(Model, NaNInAWeightEndsInAnErrorNotInLogits) {
+  const BrokenModel model;
+  break_embedding(model, 1738);
+  const std::vector<std::string> arguments = {"logits", model.dir.path(), "--ids",
+                                              "-",      "--out",          model.dir.file("out")};
+  EXPECT_EQ(longshore(arguments, "[4075, 4077]").exit_code, 0) << "the token is not touched";
+  std::filesystem::remove(model.dir.file("out"));
+  const Finished run = longshore(arguments, "[4075, 4077, 1738]");
+  expect_refusal(run, kModel, model.dir.path());
+  EXPECT_THAT(run.err, HasSubstr("longshore inspect"));
+  EXPECT_THAT(run.err, HasSubstr("position 2"));
+  EXPECT_FALSE(std::filesystem::exists(model.dir.file("out")));
+}
+
+TEST(Model, AStopIdOutsideTheVocabularyNamesFileAndKey) {
+  const BrokenModel model;
+  for (const std::string id : {"4096", "[0, -1]", "4294967296", "18446744073709551615"}) {
+    model.replace("generation_config.json", "{\"eos_token_id\": " + id + "}");
+    const Finished run = model.generate();
+    expect_refusal(run, kModel, "generation_config.json: eos_token_id");
+  }
+}
+
+TEST(Model, ATemplateThatIsNotUtf8IsNamed) {
+  const BrokenModel model;
+  model.replace("chat_template.jinja", "Hello \xff");
+  expect_refusal(model.generate(), kModel, "chat_template.jinja: byte 6");
+}
+
+TEST(Model, AMessageOfTheTemplateStaysOneLine) {
+  const BrokenModel model;
+  model.replace("chat_template.jinja", "{{ raise_exception('one\\ntwo\\x1b[2J') }}");
+  expect_refusal(model.generate(), kUsage, "one\\ntwo\\x1b[2J");
+}
+
+TEST(Model, AnIndexerThatTheConfigLeavesUnusedIsNamed) {
+  const BrokenModel model;
+  auto config = ordered_json::parse(read_file(kNano + "/config.json"));
+  const auto layers = config["num_hidden_layers"].get<size_t>();
+  config["indexer_types"] = std::vector<std::string>(layers, "full");
+  config["indexer_types"][1] = "shared";
+  config.erase("index_topk_freq");
+  config.erase("index_topk_pattern");
+  model.replace("config.json", config.dump());
+  const Finished run = longshore({"generate", model.dir.path(), "-p", "x", "--max-tokens", "1"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("warning"));
+  EXPECT_THAT(run.err, HasSubstr("model.layers.1.self_attn.indexer."));
+  EXPECT_THAT(run.err, HasSubstr("indexer_types"));
+  EXPECT_EQ(lines_of(run.err).size(), 1U) << run.err;
+}
+
 TEST(Model, TemplatesThatRaiseOrNeverEndOrDoNotParseAreRefused) {
   const BrokenModel model;
   model.replace("chat_template.jinja", "{{ raise_exception('roles must alternate') }}");
@@ -152,6 +250,20 @@ TEST(Output, AFullDiskIsAnErrorNotACrash) {
     expect_refusal(longshore(arguments, "", -1, "/dev/full"), 1, "write");
   }
   expect_refusal(longshore({"tokenize", kNano}, "\"x\"\n", -1, "/dev/full"), 1, "standard output");
+}
+
+TEST(Output, LogitsGoToStandardOutputWhenItIsNamed) {
+  const TemporaryDirectory dir;
+  write_file(dir.file("ids"), "[1, 2]");
+  const Finished run =
+      longshore({"logits", kNano, "--ids", dir.file("ids"), "--out", "/dev/stdout", "--last", "1"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_TRUE(parse_safetensors(std::as_bytes(std::span(run.out)),
+                                static_cast<int64_t>(run.out.size()), "out"));
+}
+
+TEST(Interrupt, EndsTheMeasuringOfTheCeilings) {
+  expect_refusal(longshore({"bench", "decode", kNano}, "", 300), 130, "stopped");
 }
 
 TEST(Interrupt, EndsALongGenerationWith130AndOneLine) {

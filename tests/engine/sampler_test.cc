@@ -1,8 +1,10 @@
 #include "engine/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <random>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -260,6 +262,113 @@ TEST(Sampler, LogprobsIncludePenaltiesAndComeOnlyWhenAskedFor) {
   EXPECT_EQ(sample_once(params, {0, 1}).logprob, 0);
   params.top_logprobs = 20;
   EXPECT_EQ(sample_once(params, {0, 1}).top_logprobs.size(), 2U) << "no more than the vocabulary";
+}
+
+// The draw as the header states it: everything sorted, then cut, then walked.
+int32_t draw_by_sorting(const SamplingParams& params, const Logits& logits, double uniform) {
+  std::vector<std::pair<float, int32_t>> order;
+  for (size_t i = 0; i < logits.size(); ++i) order.emplace_back(-logits[i], static_cast<int32_t>(i));
+  std::sort(order.begin(), order.end());
+  if (params.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(params.top_k)));
+  std::vector<double> mass;
+  double total = 0;
+  for (const auto& [negative, id] : order) {
+    total += mass.emplace_back(
+        std::exp((static_cast<double>(order[0].first) - negative) / params.temperature));
+  }
+  double kept = 0;
+  size_t count = 0;
+  while (count < mass.size() && mass[count] >= params.min_p &&
+         (count == 0 || kept < params.top_p * total)) {
+    kept += mass[count++];
+  }
+  double target = uniform * kept;
+  for (size_t i = 0; i < count; ++i) {
+    if ((target -= mass[i]) < 0) return order[i].second;
+  }
+  return order[count - 1].second;
+}
+
+// The uniform number of a draw, read off a sampler: over equal logits id i comes from [i, i + 1) / n.
+double uniform_of(uint64_t seed) {
+  constexpr size_t kParts = 1 << 16;
+  SamplingParams params;
+  params.seed = seed;
+  Logits flat(kParts, 0.0F);
+  return (static_cast<double>(Sampler(params, {}).sample(flat).id) + 0.5) / kParts;
+}
+
+TEST(Sampler, DrawsWhatSortingEverythingWouldDraw) {
+  std::mt19937_64 random(5);
+  Logits logits(5000);
+  // Steps of 1/8: ties everywhere.
+  for (float& logit : logits) logit = static_cast<float>(random() % 96) / 8;
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    const double uniform = uniform_of(seed);
+    for (const float temperature : {0.3F, 1.0F, 5.0F}) {
+      for (const float top_p : {0.5F, 0.95F, 1.0F}) {
+        for (const auto& [top_k, min_p] :
+             std::vector<std::pair<int32_t, float>>{{-1, 0.0F}, {700, 0.0F}, {-1, 0.2F}}) {
+          SamplingParams params;
+          params.temperature = temperature;
+          params.top_p = top_p;
+          params.top_k = top_k;
+          params.min_p = min_p;
+          params.seed = seed;
+          const int32_t low = draw_by_sorting(params, logits, uniform - 0x1p-17);
+          const int32_t high = draw_by_sorting(params, logits, uniform + 0x1p-17);
+          const int32_t id = sample_once(params, logits).id;
+          if (low == high) {
+            EXPECT_EQ(id, low) << seed << " " << temperature << " " << top_p << " " << top_k;
+          } else {
+            EXPECT_LE(logits[static_cast<size_t>(id)], logits[static_cast<size_t>(low)]);
+            EXPECT_GE(logits[static_cast<size_t>(id)], logits[static_cast<size_t>(high)]);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, NeverChoosesNaNAndStaysDefinedWhereAllIs) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinite = std::numeric_limits<float>::infinity();
+  for (const float temperature : {0.0F, 1.0F}) {
+    SamplingParams params;
+    params.temperature = temperature;
+    params.top_logprobs = 3;
+    for (uint64_t seed = 0; seed < 100; ++seed) {
+      params.seed = seed;
+      EXPECT_EQ(sample_once(params, {nan, 3, nan, nan}).id, 1);
+      EXPECT_EQ(sample_once(params, {nan, -infinite, 2, nan}).id, 2);
+      EXPECT_EQ(sample_once(params, {0, infinite, infinite, nan}).id, 1);
+    }
+    EXPECT_EQ(sample_once(params, {nan, nan}).id, 0);
+    EXPECT_EQ(sample_once(params, {-infinite, -infinite}).id, 0);
+    // NaN everywhere between numbers: an order that is none would send a sort out of its bounds.
+    Logits mixed(5000, nan);
+    for (size_t i = 0; i < mixed.size(); i += 3) mixed[i] = static_cast<float>(i % 50);
+    const Sampled sampled = sample_once(params, mixed);
+    EXPECT_EQ(sampled.id % 3, 0);
+    ASSERT_EQ(sampled.top_logprobs.size(), 3U);
+    for (const auto& [id, logprob] : sampled.top_logprobs) EXPECT_EQ(id % 3, 0);
+  }
+}
+
+TEST(Sampler, AllFiniteFindsOneBadLogitAnywhere) {
+  Logits logits(1003, 1.0F);
+  logits[7] = std::numeric_limits<float>::max();
+  logits[8] = std::numeric_limits<float>::denorm_min();
+  EXPECT_TRUE(all_finite(logits));
+  EXPECT_TRUE(all_finite({}));
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::infinity()}) {
+    for (const size_t at : {size_t{0}, size_t{500}, logits.size() - 1}) {
+      Logits copy = logits;
+      copy[at] = bad;
+      EXPECT_FALSE(all_finite(copy)) << bad << " at " << at;
+    }
+  }
 }
 
 TEST(SamplingParams, DefaultsAndLimitsAreValid) {

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/format/e4m3.h"
 #include "tests/kernels/support.h"
 
 namespace longshore::kernels {
@@ -41,6 +42,8 @@ const LinearCase kLinearCases[] = {
     {5, 257, 65, 16, 40}, {7, 512, 128},          {12, 1, 1},
     {37, 300, 200},       {1, 200, 300, 128, 24}, {6, 200, 300, 100, 24},
     {250, 96, 70},        {64, 129, 31, 5, 64},   {13, 576, 256},
+    {16, 64, 16},         {17, 320, 129},         {33, 300, 50, 128, 32},
+    {600, 160, 70},       {530, 100, 40, 32, 48}, {8, 6144, 20},
 };
 
 TEST_P(Dense, LinearMatchesDoublePrecision) {
@@ -89,8 +92,47 @@ TEST_P(Dense, LinearRoundsInputsToBf16InProduction) {
   EXPECT_EQ(y.values() == z.values(), !is_reference());
 }
 
+TEST_P(Dense, LinearTakesZerosSubnormalsAndTheLargestCodes) {
+  const std::vector<uint8_t> codes = {0x00, 0x80, 0x01, 0x81, 0x07, 0x87, 0x08, 0x88, 0x7e, 0xfe};
+  for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 40}) {
+    for (const auto& [out, in] : {std::pair<int64_t, int64_t>{70, 300}, {33, 129}, {16, 128}}) {
+      Weight w(random, DType::kF8E4M3, out, in);
+      const WeightView view = w.view();
+      Doubles values;
+      for (int64_t o = 0; o < out; ++o) {
+        for (int64_t i = 0; i < in; ++i) {
+          // Rows of one kind too: all zero, all subnormal, all large.
+          const uint8_t code = codes[static_cast<size_t>(o % 4 == 0   ? random.below(10)
+                                                         : o % 4 == 1 ? random.below(2)
+                                                         : o % 4 == 2 ? 2 + random.below(4)
+                                                                      : 8 + random.below(2))];
+          w.set_code(o, i, code);
+          values.push_back(static_cast<double>(e4m3_decode(code)) *
+                           view.scale[o / 128 * view.scale_stride + i / 128]);
+        }
+      }
+      Matrix x = Matrix::random(random, act(), tokens, in);
+      Matrix y(DType::kF32, tokens, out);
+      backend->linear({.x = x.view(), .w = w.view(), .y = y.view()});
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t o = 0; o < out; ++o) {
+          double sum = 0;
+          double size = 0;  // the tolerance of a row is by its own terms, so that small rows count
+          for (int64_t i = 0; i < in; ++i) {
+            const double term = x.at(t, i) * values[static_cast<size_t>(o * in + i)];
+            sum += term;
+            size += std::abs(term);
+          }
+          ASSERT_NEAR(y.at(t, o), sum, 2e-6 * size) << tokens << " tokens, row " << o;
+        }
+      }
+      EXPECT_TRUE(y.gaps_untouched());
+    }
+  }
+}
+
 TEST_P(Dense, LinearCarriesNaNOfFp8ToItsRowOnly) {
-  for (int64_t tokens : {1, 8}) {
+  for (int64_t tokens : {1, 2, 4, 6, 8, 20}) {
     Weight w(random, DType::kF8E4M3, 40, 100);
     w.set_code(17, 99, 0x7f);
     w.set_code(18, 3, 0xff);
@@ -102,7 +144,7 @@ TEST_P(Dense, LinearCarriesNaNOfFp8ToItsRowOnly) {
 }
 
 TEST_P(Dense, LinearDecodesEveryFp8Code) {
-  for (int64_t tokens : {1, 5}) {
+  for (int64_t tokens : {1, 2, 4, 5, 7, 20}) {
     Weight w(random, DType::kF8E4M3, 256, 3);
     for (int64_t code = 0; code < 256; ++code) {
       for (int64_t i = 0; i < 3; ++i) w.set_code(code, i, static_cast<uint8_t>(i == 1 ? code : 0));

@@ -171,10 +171,17 @@ TEST_P(Experts, MatchDoublePrecision) {
   check({9, 128, 200, 8, 2, false}, {DType::kF8E4M3});
   check({70, 96, 40, 4, 2, false}, {DType::kF32});
   check({300, 64, 33, 3, 2, false}, {DType::kF8E4M3});
+  check({24, 128, 96, 3, 2, false}, {DType::kF8E4M3});
+  check({64, 192, 130, 4, 1, false}, {DType::kBF16});
+  check({1200, 64, 48, 2, 1, false}, {DType::kF8E4M3});  // more routes of an expert than one block
+  for (int64_t tokens = 2; tokens < 9; ++tokens) {
+    check({tokens, 160, 72, 2, 2, false}, {DType::kF8E4M3});
+  }
 }
 
 TEST_P(Experts, MayDifferInDtypeAndHaveRaggedBlocks) {
   check({13, 96, 70, 8, 3, false}, {DType::kF8E4M3, DType::kBF16, DType::kF32, DType::kF16}, 40);
+  check({40, 96, 70, 4, 3, false}, {DType::kF8E4M3, DType::kBF16, DType::kF32, DType::kF16}, 40);
 }
 
 TEST_P(Experts, SkipRoutesThatAreComputedElsewhere) {

@@ -88,7 +88,7 @@ class Weight {
 // What a dtype of the output allows beside the backend's own error.
 [[nodiscard]] double output_tolerance(DType dtype);
 
-// Parameter: "reference", "generic", "avx2" or "avx512".
+// Parameter: "reference" or an instruction set.
 class BackendTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override;
@@ -102,6 +102,7 @@ class BackendTest : public testing::TestWithParam<const char*> {
   std::unique_ptr<Backend> backend;
 };
 
-inline const auto kAllBackends = testing::Values("reference", "generic", "avx2", "avx512");
+inline const auto kAllBackends =
+    testing::Values("reference", "generic", "avx2", "avx512", "avx512bf16", "amx");
 
 }  // namespace longshore::kernels

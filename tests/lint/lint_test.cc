@@ -24,8 +24,9 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"engine", {"base", "device", "kernels", "checkpoint", "offload", "model"}},
       {"text", {"base"}},
       {"session", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text"}},
+      {"server", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session"}},
       {"bench", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session"}},
-      {"cli", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session", "bench"}},
+      {"cli", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session", "server", "bench"}},
   };
   return table;
 }

@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "engine/generator.h"
+#include "tests/engine/driver.h"
 #include "tests/model/golden.h"
 #include "tests/model/recorder.h"
 
@@ -119,29 +119,10 @@ TEST_P(NanoGolden, ReferenceMatchesEveryGoldenTensor) {
   EXPECT_LE(differing_routes(recorder.route_ids[2], file_.ints("router_ids_L2")), gap < 1e-5 ? 1 : 0) << gap;
 }
 
-std::vector<int32_t> greedy(TestModel& model, const std::vector<int32_t>& prompt, int64_t tokens, int64_t chunk) {
-  auto generator = engine::Generator::create(
-      *model.model, model.layout, {.context_length = static_cast<int64_t>(prompt.size()) + tokens, .chunk = chunk});
-  LS_CHECK(generator.has_value());
-  engine::GenerationRequest request;
-  request.prompt = prompt;
-  request.sampling.temperature = 0;
-  request.max_tokens = tokens;
-  std::vector<int32_t> out;
-  const CancelToken cancel;
-  const auto result = generator->generate(
-      request,
-      [&](const engine::Sampled& sampled) {
-        out.push_back(sampled.id);
-        return true;
-      },
-      cancel);
-  LS_CHECK_MSG(result.has_value(), "{}", result.error().message);
-  return out;
-}
-
 TEST_P(NanoGolden, ReferenceGreedyContinuationIsIdentical) {
-  EXPECT_EQ(greedy(reference(), ids_, 48, 512), file_.ints("greedy"));
+  const auto engine = engine::make_engine(
+      reference(), {.context_length = static_cast<int64_t>(ids_.size()) + 48, .max_running = 1, .prefill_budget = 511});
+  EXPECT_EQ(engine::run(*engine, engine::greedy(ids_, 48)).ids, file_.ints("greedy"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, NanoGolden, testing::ValuesIn(names()), [](const auto& info) { return info.param; });

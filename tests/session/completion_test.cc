@@ -69,7 +69,10 @@ Completion run(const CompletionRequest& request, const CompletionSink& sink = {}
 TEST(Completion, AChatPromptIsAnswered) {
   std::string streamed;
   CompletionSink sink;
-  sink.on_text = [&](std::string_view piece) { streamed += piece; };
+  sink.on_progress = [&](const Completion&, const Progress& progress) {
+    streamed += progress.text;
+    return true;
+  };
   const Completion completion = run(goodbye(), sink);
   EXPECT_EQ(completion.content, "Goodbye! Have a nice day.");
   EXPECT_EQ(completion.text, completion.content);
@@ -114,13 +117,15 @@ TEST(Completion, TheLengthLimitCutsAndShowsWhatWasHeldBack) {
 TEST(Completion, CancellationKeepsWhatWasGenerated) {
   CancelToken cancel;
   CompletionSink sink;
-  sink.on_text = [&](std::string_view) { cancel.cancel(); };
+  sink.on_progress = [&](const Completion&, const Progress&) {
+    cancel.cancel();
+    return true;
+  };
   const auto completion = complete(nano(), goodbye(), sink, cancel);
   ASSERT_TRUE(completion);
   EXPECT_EQ(completion->finish_reason, "cancelled");
   EXPECT_EQ(completion->ids.size(), 1U);
-  sink.on_text = nullptr;
-  sink.keep_going = [](std::string_view text) { return text.size() < 10; };
+  sink.on_progress = [](const Completion& so_far, const Progress&) { return so_far.text.size() < 10; };
   EXPECT_EQ(run(goodbye(), sink).finish_reason, "cancelled");
 }
 
@@ -143,8 +148,11 @@ TEST(Completion, ReasoningIsSplitFromTheAnswer) {
   const Json body = {{"messages", task["messages"]}, {"enable_thinking", true}};
   CompletionSink sink;
   std::string reasoning;
-  sink.on_delta = [&](const text::OutputDelta& delta) {
-    if (delta.kind == text::OutputDelta::Kind::kReasoning) reasoning += delta.text;
+  sink.on_progress = [&](const Completion&, const Progress& progress) {
+    for (const text::OutputDelta& delta : progress.deltas) {
+      if (delta.kind == text::OutputDelta::Kind::kReasoning) reasoning += delta.text;
+    }
+    return true;
   };
   const Completion completion = run(request_for(body), sink);
   EXPECT_EQ(completion.reasoning, task["expected"]["reasoning_content"].get<std::string>());

@@ -81,6 +81,7 @@ std::string error_of(const json& tokenizer) {
   EXPECT_EQ(parsed.error().kind, ErrorKind::kModel);
   EXPECT_EQ(parsed.error().message.find('\n'), std::string::npos);
   EXPECT_THAT(parsed.error().message, HasSubstr("t.json"));
+  EXPECT_THAT(parsed.error().message, HasSubstr("; download ")) << "what to do";
   return parsed.error().message;
 }
 

@@ -42,7 +42,7 @@ void CpuBackend::prepare_queries(const IndexSelectParams& p, const ScoreRows& ro
       scalar::index_query(p, rows.first + i, q);
       const float* head_weights = p.head_weights.row_as<float>(rows.first + i);
       for (int64_t h = 0; h < p.heads; ++h) {
-        table_.prepare(q + h * n, false, n, n, table_.pairs,
+        table_.prepare(q + h * n, false, n, n, table_.narrow,
                        rows.queries + (i * p.heads + h) * rows.query_bytes);
         rows.weights[i * p.heads + h] = head_weights[h] * factor;
       }
@@ -70,11 +70,12 @@ void CpuBackend::score_pages(const IndexSelectParams& p, const ScoreRows& rows,
     tile.type = RowType::kFp8;
     tile.in = p.cache.head_dim;
     tile.segment = p.cache.head_dim;
+    tile.next = nullptr;
     for (int s = 0; s < tile.count; ++s) {
       tile.rows[s] = p.cache.key(page, s);
       tile.scales[s] = nullptr;
     }
-    table_.tile_product(tile, {worker.sources.data(), queries, table_.pairs}, products);
+    table_.tile_product(tile, {worker.sources.data(), queries}, products);
     for (int64_t i = 0; i < group.count; ++i) {
       table_.index_scores(products + i * p.heads * kTileRows, p.heads,
                           rows.weights + (local + i) * p.heads, p.cache.scale(page, 0), tile.count,
@@ -116,7 +117,7 @@ void CpuBackend::select_chunk(const IndexSelectParams& p, int64_t first, int64_t
   ScoreRows rows;
   rows.first = first;
   rows.width = ceil_div(longest, kPageTokens) * kPageTokens;
-  rows.query_bytes = padded_segment(p.cache.head_dim) * (table_.pairs ? 2 : 4);
+  rows.query_bytes = padded_segment(p.cache.head_dim) * (input_size(table_.narrow));
   rows.scores = scores_.get_as<float>(count * rows.width);
   rows.weights = score_weights_.get_as<float>(count * p.heads);
   rows.queries = queries_.get(count * p.heads * rows.query_bytes);
@@ -152,7 +153,7 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
                               Worker& worker) {
   const int64_t width = p.cache.width;
   const int64_t size = dtype_size(p.q.dtype);
-  const int64_t row_bytes = padded_segment(width) * (table_.pairs ? 2 : 4);
+  const int64_t row_bytes = padded_segment(width) * (input_size(table_.narrow));
   // [heads] prepared queries c | rope, then one row of them as they came.
   std::byte* queries = worker.second.get(heads * row_bytes + width * size);
   std::byte* joined = queries + heads * row_bytes;
@@ -162,7 +163,7 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
     const std::byte* q = p.q.row(t) + ((head + h) * p.q_head_stride + p.q_rope_offset) * size;
     std::memcpy(joined, q_c, static_cast<size_t>(p.kv_lora * size));
     std::memcpy(joined + p.kv_lora * size, q, static_cast<size_t>(p.rope_dim * size));
-    table_.prepare(joined, p.q.dtype == DType::kBF16, width, width, table_.pairs,
+    table_.prepare(joined, p.q.dtype == DType::kBF16, width, width, table_.narrow,
                    queries + h * row_bytes);
     worker.sources[static_cast<size_t>(h)] = queries + h * row_bytes;
   }
@@ -183,6 +184,7 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
   tile.type = RowType::kBF16;
   tile.in = width;
   tile.segment = width;
+  tile.next = nullptr;
   const int32_t* selected = p.selected + t * p.selected_stride;
   for (int64_t first = 0; first < p.counts[t]; first += kTileRows) {
     tile.count = static_cast<int>(std::min<int64_t>(kTileRows, p.counts[t] - first));
@@ -193,7 +195,7 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
       tile.scales[s] = nullptr;
       block.latents[s] = tile.rows[s];
     }
-    table_.tile_product(tile, {worker.sources.data(), heads, table_.pairs}, block.logits);
+    table_.tile_product(tile, {worker.sources.data(), heads}, block.logits);
     table_.attend(block);
   }
   for (int64_t h = 0; h < heads; ++h) {

@@ -59,6 +59,7 @@ class CpuBackend final : public Backend {
     int64_t row;
     int64_t first;
     int64_t count;
+    int64_t panel;  // of the first route, in panels_; -1: no panels
   };
   // Consecutive tokens of one sequence whose index scores are computed together.
   struct ScoreGroup {
@@ -77,12 +78,37 @@ class CpuBackend final : public Backend {
   };
 
   // y[.][0, rows) of the tile and inputs [first, first + count).
-  void run_tile(Worker& worker, const Tile& tile, const void* const* inputs, bool pairs,
-                const MatrixView& y, int64_t first, int64_t count, StoreMode mode);
+  void run_tile(Worker& worker, const Tile& tile, const void* const* inputs, const MatrixView& y,
+                int64_t first, int64_t count, StoreMode mode);
+
+  // target(i): where the tiles' rows of input i go, of `inputs` inputs; out [number, room, 64].
+  template <typename Target>
+  void store_tiles(Worker& worker, const Tile* tiles, int64_t number, int64_t inputs, int64_t room,
+                   StoreMode mode, const float* out, Target target) {
+    worker.targets.resize(static_cast<size_t>(inputs));
+    const int64_t size = mode == StoreMode::kBF16 ? 2 : 4;
+    for (int64_t j = 0; j < number; ++j) {
+      for (int64_t i = 0; i < inputs; ++i) {
+        worker.targets[static_cast<size_t>(i)] =
+            reinterpret_cast<std::byte*>(target(i)) + j * kTileRows * size;
+      }
+      table_.store_tile(out + j * room * kTileRows, inputs, tiles[j].count, mode,
+                        worker.targets.data());
+    }
+  }
+  void linear_panels(const LinearParams& params);
 
   void sort_routes(const ExpertsParams& params);
-  void plan_experts(const ExpertsParams& params, int64_t row_begin, int64_t row_end);
+  // Fills items_ and panel_spans_ with rows [row_begin, row_end) of experts [begin, end). An expert
+  // of many routes takes panels if its weights agree with `form`, which is that of the first such
+  // expert.
+  void plan_experts(const ExpertsParams& params, int32_t begin, int32_t end, bool down,
+                    int64_t row_begin, int64_t row_end);
+  [[nodiscard]] int32_t expert_slab(const ExpertsParams& params, int32_t begin) const;
   void expert_hidden(const ExpertsParams& params, uint16_t* hidden, int64_t width);
+  void expert_hidden_slab(const ExpertsParams& params, uint16_t* hidden, int64_t width);
+  void expert_gate_up(const ExpertsParams& params, int64_t item, Worker& worker, uint16_t* hidden,
+                      int64_t width);
   void expert_down(const ExpertsParams& params, float* routed, int64_t column, int64_t columns);
   void add_routes(const ExpertsParams& params, const float* routed, int64_t column,
                   int64_t columns);
@@ -107,6 +133,9 @@ class CpuBackend final : public Backend {
   std::vector<int64_t> expert_start_;  // [num_experts + 1] into routes_
   std::vector<int64_t> routes_;        // routes in order of their expert
   std::vector<ExpertItem> items_;
+  std::vector<PanelSpan> panel_spans_;
+  InputForm panel_form_;
+  Panels panels_;
   std::vector<const void*> hidden_sources_;
   PreparedInputs hidden_inputs_;
   Scratch hidden_;

@@ -5,9 +5,12 @@
 
 namespace longshore::kernels::cpu::LONGSHORE_ISA {
 
-void prepare(const void* x, bool x_is_bf16, int64_t in, int64_t segment, bool pairs, void* out);
+void prepare(const void* x, bool x_is_bf16, int64_t in, int64_t segment, InputKind kind, void* out);
 void tile_product(const Tile& tile, const Inputs& x, float* out);
 
+void pack_panel(const void* const* inputs, int64_t count, int64_t padded, void* panel);
+void panel_product(const Tile* tiles, int64_t tile_count, const void* panels, int64_t panel_bytes,
+                   int64_t count, float* out);
 void store_tile(const float* tile, int64_t count, int rows, StoreMode mode, void* const* y);
 void silu_mul_tile(const float* gate, const float* up, int64_t count, int rows, void* const* y);
 void silu_mul(const float* gate, const float* up, int64_t n, StoreMode mode, void* y);

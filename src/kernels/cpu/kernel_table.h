@@ -9,11 +9,21 @@
 
 namespace longshore::kernels::cpu {
 
-constexpr int kTileRows = 64;  // most weight rows of one tile product
+constexpr int kTileRows = 64;         // most weight rows of one tile product
+constexpr int64_t kPanelInputs = 16;  // inputs of a panel
+constexpr int64_t kMostTiles = 4;     // of one panel product
 constexpr int64_t kInputPad =
     64;  // segments of prepared inputs are padded to a multiple of this many elements
 
 enum class RowType : uint8_t { kF32, kBF16, kF16, kFp8 };
+
+// How activations, rounded to bf16, lie in memory for a tile product.
+enum class InputKind : uint8_t {
+  kF32,    // fp32, in order
+  kPairs,  // bf16, in order: two to a 32-bit word
+  kSplit,  // fp32; of every 32 elements first those of even index, then the others: the order in
+           // which words of two bf16 are widened
+};
 
 // Up to 64 rows of a matrix that is multiplied with activations: weights, index keys, latents.
 struct Tile {
@@ -23,6 +33,9 @@ struct Tile {
   RowType type;
   int64_t in;       // elements of a row
   int64_t segment;  // kFp8: columns that share a scale; otherwise in
+  // What will probably be read after this tile: rows of the same length, one behind the other. May
+  // be null.
+  const void* next;
 };
 
 // Activations made ready for tiles (prepare): every segment starts at a multiple of its padded
@@ -30,7 +43,6 @@ struct Tile {
 struct Inputs {
   const void* const* rows;  // [count]
   int64_t count;
-  bool pairs;  // elements are bf16; otherwise fp32 (holding bf16 values)
 };
 
 enum class StoreMode : uint8_t { kF32, kAddF32, kBF16 };
@@ -51,15 +63,22 @@ struct AttendBlock {
 
 struct KernelTable {
   const char* name;
-  bool pairs;  // tiles of bf16 and FP8 take inputs with pairs; all others take fp32
+  InputKind narrow;  // what tiles of bf16 and FP8 take; all others take kF32
 
-  // out [padded] = x [in] rounded to bf16, as bf16 (pairs) or fp32, segment by segment, zeros
-  // between.
-  void (*prepare)(const void* x, bool x_is_bf16, int64_t in, int64_t segment, bool pairs,
+  // out [padded] = x [in] rounded to bf16, of the given kind, segment by segment, zeros between.
+  void (*prepare)(const void* x, bool x_is_bf16, int64_t in, int64_t segment, InputKind kind,
                   void* out);
   // out[i * 64 + r] = tile row r . input i for every r < 64; rows past the tile's count give
   // unspecified values.
   void (*tile_product)(const Tile& tile, const Inputs& x, float* out);
+  // For bf16 and FP8 tiles of many inputs; null where the instruction set has nothing better than
+  // tile_product. panel [padded * 32 bytes] = up to 16 inputs of kind kPairs and `padded` elements,
+  // for panel_product.
+  void (*pack_panel)(const void* const* inputs, int64_t count, int64_t padded, void* panel);
+  // out[tile] as of tile_product, for all 16 inputs of each of `count` panels; out [tile_count,
+  // count * 16, 64]. At most kMostTiles tiles, of the same type, width and segment.
+  void (*panel_product)(const Tile* tiles, int64_t tile_count, const void* panels,
+                        int64_t panel_bytes, int64_t count, float* out);
   // y[i][0, rows) from tile [count, 64].
   void (*store_tile)(const float* tile, int64_t count, int rows, StoreMode mode, void* const* y);
   // y[i][0, rows) bf16 = silu(gate) * up from two tiles [count, 64].
@@ -82,6 +101,9 @@ struct KernelTable {
 };
 
 // Forced inline as in format/codec.h.
+[[nodiscard, gnu::always_inline]] inline constexpr int64_t input_size(InputKind kind) {
+  return kind == InputKind::kPairs ? 2 : 4;
+}
 [[nodiscard, gnu::always_inline]] inline constexpr int64_t padded_segment(int64_t segment) {
   return (segment + kInputPad - 1) / kInputPad * kInputPad;
 }
@@ -93,6 +115,12 @@ namespace avx2 {
 extern const KernelTable kTable;
 }
 namespace avx512 {
+extern const KernelTable kTable;
+}
+namespace avx512bf16 {
+extern const KernelTable kTable;
+}
+namespace amx {
 extern const KernelTable kTable;
 }
 

@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kRoutedBytes =
     int64_t{64} << 20;  // the experts' outputs before they are summed, per slab of columns
 constexpr int64_t kSumColumns = 1024;
+constexpr int64_t kPanelMemory = int64_t{128} << 20;  // of the experts' packed inputs at a time
 
 }  // namespace
 
@@ -35,65 +36,149 @@ void CpuBackend::sort_routes(const ExpertsParams& p) {
   expert_start_[0] = 0;
 }
 
-void CpuBackend::plan_experts(const ExpertsParams& p, int64_t row_begin, int64_t row_end) {
+void CpuBackend::plan_experts(const ExpertsParams& p, int32_t begin, int32_t end, bool down,
+                              int64_t row_begin, int64_t row_end) {
   items_.clear();
-  for (int32_t e = 0; e < p.num_experts; ++e) {
+  panel_spans_.clear();
+  for (int32_t e = begin; e < end; ++e) {
     const int64_t start = expert_start_[static_cast<size_t>(e)];
-    const int64_t end = expert_start_[static_cast<size_t>(e) + 1];
-    const int64_t height = tile_rows(end - start);
-    for (int64_t first = start; first < end; first += kTokenBlock) {
+    const int64_t routes = expert_start_[static_cast<size_t>(e) + 1] - start;
+    if (routes == 0) continue;
+    const ExpertView& expert = p.experts[e];
+    const WeightView& w = down ? expert.down : expert.gate;
+    const InputForm form = input_form(table_, w);
+    if (panel_spans_.empty()) panel_form_ = form;
+    const bool panels = use_panels(table_, w, routes) && form == panel_form_ &&
+                        (down || form == input_form(table_, expert.up));
+    const auto panel = static_cast<int64_t>(panel_spans_.size());
+    if (panels) append_panels(start, routes, panel_spans_);
+    int64_t height = panels ? kTileRows : tile_rows(routes);
+    // Gate and up share a product.
+    if (panels && routes >= kManyPanels * kPanelInputs)
+      height *= down ? kMostTiles : kMostTiles / 2;
+    // Blocks of the same number of inputs, so that the last one is not worth less than its weights'
+    // reading.
+    const int64_t unit = panels ? kPanelInputs : 1;
+    const int64_t units = ceil_div(routes, unit);
+    const int64_t blocks = ceil_div(units, panels ? kPanelBlock : kTokenBlock);
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = units * block / blocks * unit;
+      const int64_t count = std::min(units * (block + 1) / blocks * unit, routes) - first;
       for (int64_t row = row_begin; row < row_end; row += height) {
-        items_.push_back({e, static_cast<int32_t>(std::min(height, row_end - row)), row, first,
-                          std::min(kTokenBlock, end - first)});
+        items_.push_back({e, static_cast<int32_t>(std::min(height, row_end - row)), row,
+                          start + first, count, panels ? panel + first / kPanelInputs : -1});
       }
     }
   }
 }
 
+// The experts from `begin` on whose packed inputs fit the memory for them, at least one.
+int32_t CpuBackend::expert_slab(const ExpertsParams& p, int32_t begin) const {
+  const auto slab = static_cast<int32_t>(p.num_experts);
+  if (table_.panel_product == nullptr) return slab;
+  const int64_t fit = kPanelMemory / (2 * p.x.cols);
+  int64_t inputs = 0;
+  for (int32_t e = begin; e < slab; ++e) {
+    const int64_t routes =
+        expert_start_[static_cast<size_t>(e) + 1] - expert_start_[static_cast<size_t>(e)];
+    inputs += ceil_div(routes, kPanelInputs) * kPanelInputs;
+    if (inputs > fit && e > begin) return e;
+  }
+  return slab;
+}
+
 void CpuBackend::expert_hidden(const ExpertsParams& p, uint16_t* hidden, int64_t width) {
-  plan_experts(p, 0, width);
+  const auto experts = static_cast<int32_t>(p.num_experts);
+  for (int32_t begin = 0; begin < experts;) {
+    const int32_t end = expert_slab(p, begin);
+    plan_experts(p, begin, end, /*down=*/false, 0, width);
+    expert_hidden_slab(p, hidden, width);
+    begin = end;
+  }
+}
+
+void CpuBackend::expert_hidden_slab(const ExpertsParams& p, uint16_t* hidden, int64_t width) {
   // Prepared before the loop: preparing runs a loop of its own.
   for (const ExpertItem& item : items_) {
     const ExpertView& expert = p.experts[item.expert];
     (void)inputs_.rows(pool_, table_, input_form(table_, expert.gate));
     (void)inputs_.rows(pool_, table_, input_form(table_, expert.up));
   }
-  const auto product = [&](Worker& worker, const WeightView& w, const ExpertItem& item,
-                           float* out) {
-    const InputForm form = input_form(table_, w);
-    const void* const* rows = inputs_.rows(pool_, table_, form);
-    worker.sources.resize(static_cast<size_t>(item.count));
-    for (int64_t i = 0; i < item.count; ++i) {
-      const int64_t route = routes_[static_cast<size_t>(item.first + i)];
-      worker.sources[static_cast<size_t>(i)] = rows[route / p.top_k];
-    }
-    table_.tile_product(weight_tile(w, item.row, item.rows),
-                        {worker.sources.data(), item.count, form.pairs}, out);
-  };
+  if (!panel_spans_.empty()) {
+    const void* const* rows = inputs_.rows(pool_, table_, panel_form_);
+    panels_.pack(pool_, table_, panel_form_, p.x.cols, panel_spans_,
+                 [&](int64_t i) { return rows[routes_[static_cast<size_t>(i)] / p.top_k]; });
+  }
   const auto count = static_cast<int64_t>(items_.size());
-  pool_.parallel_for(
-      count, grain_of(p.x.cols * kShortTile), [&](int64_t begin, int64_t end, int w) {
-        Worker& worker = workers_[static_cast<size_t>(w)];
-        for (int64_t i = begin; i < end; ++i) {
-          const ExpertItem& item = items_[static_cast<size_t>(i)];
-          auto* gate = worker.tile.get_as<float>(item.count * kTileRows);
-          auto* up = worker.second.get_as<float>(item.count * kTileRows);
-          product(worker, p.experts[item.expert].gate, item, gate);
-          product(worker, p.experts[item.expert].up, item, up);
-          worker.targets.resize(static_cast<size_t>(item.count));
-          for (int64_t j = 0; j < item.count; ++j) {
-            worker.targets[static_cast<size_t>(j)] = hidden + (item.first + j) * width + item.row;
-          }
-          table_.silu_mul_tile(gate, up, item.count, item.rows, worker.targets.data());
-        }
-      });
+  pool_.parallel_for(count, grain_of(p.x.cols * kShortTile),
+                     [&](int64_t begin, int64_t end, int w) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         expert_gate_up(p, i, workers_[static_cast<size_t>(w)], hidden, width);
+                       }
+                     });
+}
+
+void CpuBackend::expert_gate_up(const ExpertsParams& p, int64_t index, Worker& worker,
+                                uint16_t* hidden, int64_t width) {
+  const ExpertItem& item = items_[static_cast<size_t>(index)];
+  const ExpertView& expert = p.experts[item.expert];
+  const bool last = static_cast<size_t>(index) + 1 == items_.size();
+  const ExpertItem& then = items_[static_cast<size_t>(last ? index : index + 1)];
+  const void* next_gate = p.experts[then.expert].gate.row(then.row);
+  const void* next_up = expert.up.row(item.row);  // read after gate
+
+  const int64_t panels = ceil_div(item.count, kPanelInputs);
+  const int64_t tiles = ceil_div(item.rows, kTileRows);
+  const int64_t room = item.panel >= 0 ? panels * kPanelInputs : item.count;
+  auto* gate = worker.tile.get_as<float>(2 * tiles * room * kTileRows);
+  float* up = gate + tiles * room * kTileRows;
+  if (item.panel >= 0) {
+    Tile parts[kMostTiles];
+    weight_tiles(expert.gate, item.row, item.rows, next_up, parts);
+    weight_tiles(expert.up, item.row, item.rows, next_gate, parts + tiles);
+    const void* inputs = panels_.panel(item.panel);
+    if (parts[0].type == parts[tiles].type && parts[0].segment == parts[tiles].segment) {
+      table_.panel_product(parts, 2 * tiles, inputs, panels_.panel_bytes(), panels, gate);
+    } else {
+      table_.panel_product(parts, tiles, inputs, panels_.panel_bytes(), panels, gate);
+      table_.panel_product(parts + tiles, tiles, inputs, panels_.panel_bytes(), panels, up);
+    }
+  } else {
+    const auto product = [&](const WeightView& w, const void* next, float* out) {
+      const void* const* rows = inputs_.rows(pool_, table_, input_form(table_, w));
+      worker.sources.resize(static_cast<size_t>(item.count));
+      for (int64_t i = 0; i < item.count; ++i) {
+        const int64_t route = routes_[static_cast<size_t>(item.first + i)];
+        worker.sources[static_cast<size_t>(i)] = rows[route / p.top_k];
+      }
+      table_.tile_product(weight_tile(w, item.row, item.rows, next),
+                          {worker.sources.data(), item.count}, out);
+    };
+    product(expert.gate, next_up, gate);
+    product(expert.up, next_gate, up);
+  }
+  worker.targets.resize(static_cast<size_t>(item.count));
+  for (int64_t j = 0; j < tiles; ++j) {
+    const int64_t row = j * kTileRows;
+    for (int64_t i = 0; i < item.count; ++i) {
+      worker.targets[static_cast<size_t>(i)] = hidden + (item.first + i) * width + item.row + row;
+    }
+    table_.silu_mul_tile(gate + row * room, up + row * room, item.count,
+                         static_cast<int>(std::min<int64_t>(kTileRows, item.rows - row)),
+                         worker.targets.data());
+  }
 }
 
 void CpuBackend::expert_down(const ExpertsParams& p, float* routed, int64_t column,
                              int64_t columns) {
-  plan_experts(p, column, column + columns);
+  plan_experts(p, 0, static_cast<int32_t>(p.num_experts), /*down=*/true, column, column + columns);
   for (const ExpertItem& item : items_) {
     (void)hidden_inputs_.rows(pool_, table_, input_form(table_, p.experts[item.expert].down));
+  }
+  if (!panel_spans_.empty() && column == 0) {
+    const void* const* rows = hidden_inputs_.rows(pool_, table_, panel_form_);
+    panels_.pack(pool_, table_, panel_form_, p.experts[items_[0].expert].down.in, panel_spans_,
+                 [&](int64_t i) { return rows[i]; });
   }
   const auto count = static_cast<int64_t>(items_.size());
   pool_.parallel_for(
@@ -102,17 +187,28 @@ void CpuBackend::expert_down(const ExpertsParams& p, float* routed, int64_t colu
         for (int64_t i = begin; i < end; ++i) {
           const ExpertItem& item = items_[static_cast<size_t>(i)];
           const WeightView& down = p.experts[item.expert].down;
-          const InputForm form = input_form(table_, down);
-          const void* const* rows = hidden_inputs_.rows(pool_, table_, form);
-          auto* out = worker.tile.get_as<float>(item.count * kTileRows);
-          table_.tile_product(weight_tile(down, item.row, item.rows),
-                              {rows + item.first, item.count, form.pairs}, out);
-          worker.targets.resize(static_cast<size_t>(item.count));
-          for (int64_t j = 0; j < item.count; ++j) {
-            const int64_t route = routes_[static_cast<size_t>(item.first + j)];
-            worker.targets[static_cast<size_t>(j)] = routed + route * columns + item.row - column;
+          const void* next = nullptr;
+          if (i + 1 < count) {
+            const ExpertItem& then = items_[static_cast<size_t>(i + 1)];
+            next = p.experts[then.expert].down.row(then.row);
           }
-          table_.store_tile(out, item.count, item.rows, StoreMode::kF32, worker.targets.data());
+          Tile tiles[kMostTiles];
+          const int64_t number = weight_tiles(down, item.row, item.rows, next, tiles);
+          const int64_t panels = ceil_div(item.count, kPanelInputs);
+          const int64_t room = item.panel >= 0 ? panels * kPanelInputs : item.count;
+          auto* out = worker.tile.get_as<float>(number * room * kTileRows);
+          if (item.panel >= 0) {
+            table_.panel_product(tiles, number, panels_.panel(item.panel), panels_.panel_bytes(),
+                                 panels, out);
+          } else {
+            const void* const* rows = hidden_inputs_.rows(pool_, table_, input_form(table_, down));
+            table_.tile_product(tiles[0], {rows + item.first, item.count}, out);
+          }
+          store_tiles(worker, tiles, number, item.count, room, StoreMode::kF32, out,
+                      [&](int64_t j) {
+                        const int64_t route = routes_[static_cast<size_t>(item.first + j)];
+                        return routed + route * columns + item.row - column;
+                      });
         }
       });
 }

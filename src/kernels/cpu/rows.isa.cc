@@ -230,9 +230,16 @@ void attend(const AttendBlock& b) {
 
 const KernelTable kTable = {
     .name = LS_NAME(LONGSHORE_ISA),
-    .pairs = kHasPairs,
+    .narrow = kNarrow,
     .prepare = prepare,
     .tile_product = tile_product,
+#if defined(__AMX_BF16__)
+    .pack_panel = pack_panel,
+    .panel_product = panel_product,
+#else
+    .pack_panel = nullptr,
+    .panel_product = nullptr,
+#endif
     .store_tile = store_tile,
     .silu_mul_tile = silu_mul_tile,
     .silu_mul = silu_mul,

@@ -1,6 +1,6 @@
 // Vectors of fp32 of one instruction set, chosen by the compiler's flags: 4 lanes with plain
-// x86-64, 8 with AVX2, 16 with AVX-512. For *.isa.cc files only, each of which is compiled once per
-// instruction set with LONGSHORE_ISA naming it.
+// x86-64, 8 with AVX2, 16 with AVX-512 (with or without products of bf16). For *.isa.cc files only,
+// each of which is compiled once per instruction set with LONGSHORE_ISA naming it.
 //
 // Everything here has internal linkage: these files share no function with the rest of the program,
 // or the linker could pick a copy that this machine cannot run. For the same reason they include
@@ -14,6 +14,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/format/bf16.h"
 #include "kernels/format/e4m3.h"
 #include "kernels/format/fp16.h"
@@ -30,11 +31,15 @@ namespace {
 constexpr int64_t kChunk =
     64;  // elements that a row is decoded by; prepared inputs are padded to it
 
-#if defined(__AVX512BF16__) && defined(__AVX512VBMI__)
+#if defined(__AVX512VBMI__)
 
 using Vec = __m512;
 constexpr int kLanes = 16;
-constexpr bool kHasPairs = true;  // products of bf16 pairs
+#if defined(__AVX512BF16__)
+constexpr InputKind kNarrow = InputKind::kPairs;  // products of bf16 pairs
+#else
+constexpr InputKind kNarrow = InputKind::kSplit;
+#endif
 
 LS_SIMD Vec zero() {
   return _mm512_setzero_ps();
@@ -86,9 +91,20 @@ LS_SIMD Vec round_pow2(Vec x, Vec* power) {
   return _mm512_cvtepi32_ps(n);
 }
 
+#if defined(__AVX512BF16__)
 // acc + a0 * b0 + a1 * b1 of the bf16 pairs in each lane.
 LS_SIMD Vec dot_pairs(Vec acc, Vec a, Vec b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+}
+#endif
+
+// The first and the second of the two bf16 in each lane.
+LS_SIMD Vec even_of_pairs(Vec pairs) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+LS_SIMD Vec odd_of_pairs(Vec pairs) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), upper));
 }
 
 // The upper and lower bytes of the bf16 of every magnitude code.
@@ -152,7 +168,7 @@ LS_SIMD void transpose(Vec* v) {
 
 using Vec = __m256;
 constexpr int kLanes = 8;
-constexpr bool kHasPairs = false;
+constexpr InputKind kNarrow = InputKind::kF32;
 
 LS_SIMD Vec zero() {
   return _mm256_setzero_ps();
@@ -237,7 +253,7 @@ LS_SIMD void transpose(Vec* v) {
 
 using Vec = __m128;
 constexpr int kLanes = 4;
-constexpr bool kHasPairs = false;
+constexpr InputKind kNarrow = InputKind::kF32;
 
 LS_SIMD Vec zero() {
   return _mm_setzero_ps();
@@ -319,6 +335,21 @@ LS_SIMD Vec exp(Vec x) {
   poly = fma(poly, r, broadcast(1.0f));
   poly = fma(poly, r, broadcast(1.0f));
   return mul(poly, power);
+}
+
+// Keeps x in a register where the compiler would load it again for every use.
+LS_SIMD void in_register(Vec& x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#else
+  asm("" : "+x"(x));
+#endif
+}
+
+// Asks for the cache line at p, into the second-level cache: the first is too small for what is
+// asked ahead.
+LS_SIMD void prefetch(const void* p) {
+  __builtin_prefetch(p, 0, 2);
 }
 
 LS_SIMD Vec silu(Vec x) {

@@ -7,7 +7,7 @@
 namespace longshore::kernels::cpu::LONGSHORE_ISA {
 namespace {
 
-constexpr int64_t kMatvecInputs = 4;  // up to here rows are decoded in registers
+constexpr int64_t kMatvecInputs = kLanes == 16 ? 6 : 4;  // up to here rows are decoded in registers
 constexpr int kPanelVecs = kLanes == 16 ? 4 : 2;
 constexpr int kPanelRows = kPanelVecs * kLanes;
 constexpr int kInputGroup = 6;       // kInputGroup * kPanelVecs sums fill the registers
@@ -24,7 +24,9 @@ LS_SIMD int64_t element_size(RowType type) {
 // A 32-bit word of inputs is one fp32 element or a pair of bf16.
 template <RowType kType>
 struct Words {
-  static constexpr bool kPairs = kHasPairs && (kType == RowType::kBF16 || kType == RowType::kFp8);
+  static constexpr InputKind kKind =
+      kType == RowType::kBF16 || kType == RowType::kFp8 ? kNarrow : InputKind::kF32;
+  static constexpr bool kPairs = kKind == InputKind::kPairs;
   static constexpr int64_t kPerWord = kPairs ? 2 : 1;
   static constexpr int kVecs = static_cast<int>(kChunk / (kPerWord * kLanes));  // of one chunk
 
@@ -38,16 +40,28 @@ struct Words {
     }
   }
 
-  // 64 elements at p.
+  // 64 elements at p, in the order of the inputs.
   [[gnu::always_inline]] static void decode(const uint8_t* p, Vec* out) {
-    if constexpr (kPairs && kType == RowType::kFp8) {
-#if defined(__AVX512BF16__)
-      load_fp8_pairs(p, out);
-#endif
-    } else if constexpr (kPairs) {
-      for (int v = 0; v < kVecs; ++v) out[v] = load(p + v * kLanes * 4);
-    } else {
+    if constexpr (kKind == InputKind::kF32) {
       for (int v = 0; v < kVecs; ++v) out[v] = decode_lanes(p + v * kLanes * element_size(kType));
+    } else {
+#if defined(__AVX512VBMI__)
+      Vec pairs[2];
+      if constexpr (kType == RowType::kFp8) {
+        load_fp8_pairs(p, pairs);
+      } else {
+        pairs[0] = load(p);
+        pairs[1] = load(p + 64);
+      }
+      for (int i = 0; i < 2; ++i) {
+        if constexpr (kPairs) {
+          out[i] = pairs[i];
+        } else {
+          out[2 * i] = even_of_pairs(pairs[i]);
+          out[2 * i + 1] = odd_of_pairs(pairs[i]);
+        }
+      }
+#endif
     }
   }
 
@@ -60,7 +74,7 @@ struct Words {
     } else if constexpr (kType == RowType::kF16) {
       return load_fp16(p);
     } else {
-#if !defined(__AVX512BF16__)
+#if !defined(__AVX512VBMI__)
       return load_fp8(p);
 #endif
     }
@@ -80,28 +94,59 @@ LS_SIMD float scale_of(const Tile& tile, int64_t row, int64_t segment) {
   return tile.scales[row] != nullptr ? tile.scales[row][segment] : 1.0f;
 }
 
+// Asks for byte `offset` of row r; past the row's end, for what comes after the tile.
+template <RowType kType>
+LS_SIMD void prefetch_row(const Tile& tile, int64_t r, int64_t offset) {
+  const int64_t bytes = tile.in * element_size(kType);
+  if (offset < bytes) {
+    prefetch(static_cast<const uint8_t*>(tile.rows[r]) + offset);
+  } else if (tile.next != nullptr) {
+    prefetch(static_cast<const uint8_t*>(tile.next) + r * bytes + offset - bytes);
+  }
+}
+
+// Rows that share a loaded input, and sums of each product: enough of them to hide the latency of a
+// multiply-add, and no more than there are registers. Measured on Zen 4.
+template <int kInputs>
+constexpr int kMatvecRows = kLanes == 16 ? (kInputs == 2 || kInputs == 3 ? 4 : 2)
+                                         : (kInputs <= 2 ? 4 : 2);
+template <int kRows, int kInputs>
+constexpr int kMatvecSums = kRows* kInputs <= 2 && kLanes == 16 ? 2 : 1;
+
+template <int kRows, int kInputs>
+using MatvecSums = Vec[kRows][kInputs][kMatvecSums<kRows, kInputs>];
+
 // sums += 64 elements, or at the end of a segment fewer, of kRows rows times those of kInputs
 // inputs.
 template <RowType kType, int kRows, int kInputs, bool kWhole>
-LS_SIMD void matvec_chunk(const uint8_t* const* rows, int64_t offset, int64_t elements,
-                          const uint8_t* const* x, int64_t x_offset, Vec (&sums)[kRows][kInputs]) {
+LS_SIMD void matvec_chunk(const uint8_t* const* rows, const uint8_t* const* ahead, int64_t offset,
+                          int64_t elements, const uint8_t* const* x, int64_t x_offset,
+                          MatvecSums<kRows, kInputs>& sums) {
   using W = Words<kType>;
+  constexpr int kSums = kMatvecSums<kRows, kInputs>;
+  Vec w[kRows][W::kVecs];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     const uint8_t* row = rows[r] + offset * element_size(kType);
-    Vec w[W::kVecs];
     if constexpr (kWhole) {
-      W::decode(row, w);
+      for (int64_t line = 0; line < element_size(kType); ++line) {
+        prefetch(ahead[r] + offset * element_size(kType) + line * kChunk);
+      }
+      W::decode(row, w[r]);
     } else {
       alignas(64) uint8_t buffer[256];
-      W::decode(whole_chunk<kType>(row, elements, buffer), w);
+      W::decode(whole_chunk<kType>(row, elements, buffer), w[r]);
     }
-#pragma GCC unroll 4
-    for (int t = 0; t < kInputs; ++t) {
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kInputs; ++t) {
 #pragma GCC unroll 16
-      for (int v = 0; v < W::kVecs; ++v) {
-        const Vec input = load(x[t] + x_offset + v * kLanes * 4);
-        sums[r][t] = W::multiply_add(sums[r][t], w[v], input);
+    for (int v = 0; v < W::kVecs; ++v) {
+      Vec input = load(x[t] + x_offset + v * kLanes * 4);
+      if (kRows > 1) in_register(input);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        sums[r][t][v % kSums] = W::multiply_add(sums[r][t][v % kSums], w[r][v], input);
       }
     }
   }
@@ -112,44 +157,58 @@ template <RowType kType, int kRows, int kInputs>
 void matvec_rows(const Tile& tile, int64_t first, const void* const* inputs, float* out) {
   using W = Words<kType>;
   const uint8_t* rows[kRows];
+  const uint8_t* ahead[kRows];
   const uint8_t* x[kInputs];
-  for (int r = 0; r < kRows; ++r) rows[r] = static_cast<const uint8_t*>(tile.rows[first + r]);
-  for (int t = 0; t < kInputs; ++t) x[t] = static_cast<const uint8_t*>(inputs[t]);
-  Vec totals[kRows][kInputs];
-  for (auto& row : totals) {
-    for (Vec& total : row) total = zero();
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t later = first + kRows + r;
+    rows[r] = static_cast<const uint8_t*>(tile.rows[first + r]);
+    ahead[r] = later < tile.count     ? static_cast<const uint8_t*>(tile.rows[later])
+               : tile.next != nullptr ? static_cast<const uint8_t*>(tile.next) +
+                                            (later - tile.count) * tile.in * element_size(kType)
+                                      : rows[r];
   }
+  for (int t = 0; t < kInputs; ++t) x[t] = static_cast<const uint8_t*>(inputs[t]);
+  // In memory, since most registers belong to a segment's sums.
+  alignas(64) float totals[kRows][kInputs][kLanes] = {};
   const int64_t padded = padded_segment(tile.segment);
   int64_t segment = 0;
   for (int64_t start = 0; start < tile.in; start += tile.segment, ++segment) {
     const int64_t length = least(tile.segment, tile.in - start);
     const int64_t x_start = segment * padded;
-    Vec sums[kRows][kInputs];
+    MatvecSums<kRows, kInputs> sums;
     for (auto& row : sums) {
-      for (Vec& s : row) s = zero();
+      for (auto& input : row) {
+        for (Vec& s : input) s = zero();
+      }
     }
     int64_t i = 0;
     for (; i + kChunk <= length; i += kChunk) {
-      matvec_chunk<kType, kRows, kInputs, true>(rows, start + i, kChunk, x,
+      matvec_chunk<kType, kRows, kInputs, true>(rows, ahead, start + i, kChunk, x,
                                                 (x_start + i) * 4 / W::kPerWord, sums);
     }
     if (i < length) {
-      matvec_chunk<kType, kRows, kInputs, false>(rows, start + i, length - i, x,
+      matvec_chunk<kType, kRows, kInputs, false>(rows, ahead, start + i, length - i, x,
                                                  (x_start + i) * 4 / W::kPerWord, sums);
     }
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const Vec scale = broadcast(scale_of(tile, first + r, segment));
-      for (int t = 0; t < kInputs; ++t) totals[r][t] = fma(sums[r][t], scale, totals[r][t]);
+#pragma GCC unroll 8
+      for (int t = 0; t < kInputs; ++t) {
+        Vec s = sums[r][t][0];
+        if constexpr (kMatvecSums<kRows, kInputs> == 2) s = add(s, sums[r][t][1]);
+        store(totals[r][t], fma(s, scale, load(totals[r][t])));
+      }
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kInputs; ++t) out[t * kTileRows + first + r] = sum(totals[r][t]);
+    for (int t = 0; t < kInputs; ++t) out[t * kTileRows + first + r] = sum(load(totals[r][t]));
   }
 }
 
 template <RowType kType, int kInputs>
 void matvec(const Tile& tile, const void* const* x, float* out) {
-  constexpr int kRows = kInputs <= 2 ? 4 : 2;
+  constexpr int kRows = kMatvecRows<kInputs>;
   int64_t r = 0;
   for (; r + kRows <= tile.count; r += kRows) matvec_rows<kType, kRows, kInputs>(tile, r, x, out);
   for (; r < tile.count; ++r) matvec_rows<kType, 1, kInputs>(tile, r, x, out);
@@ -172,6 +231,11 @@ void pack(const Tile& tile, int64_t start, int64_t length, uint32_t* packed, int
         }
         alignas(64) uint8_t buffer[256];
         const auto* row = static_cast<const uint8_t*>(tile.rows[group + r]);
+        for (int64_t line = 0; line < element_size(kType); ++line) {
+          // The columns that are packed next.
+          prefetch_row<kType>(tile, group + r,
+                              (start + i + kPackChunk) * element_size(kType) + line * kChunk);
+        }
         Vec w[W::kVecs];
         W::decode(whole_chunk<kType>(row + (start + i) * element_size(kType), length - i, buffer),
                   w);
@@ -292,51 +356,95 @@ void product(const Tile& tile, const Inputs& x, float* out) {
       return matvec<kType, 2>(tile, x.rows, out);
     case 3:
       return matvec<kType, 3>(tile, x.rows, out);
-    case kMatvecInputs:
+    case 4:
       return matvec<kType, 4>(tile, x.rows, out);
     default:
-      return matmul<kType>(tile, x, out);
+      break;
   }
+  if constexpr (kMatvecInputs == 6) {
+    if (x.count == 5) return matvec<kType, 5>(tile, x.rows, out);
+    if (x.count == 6) return matvec<kType, 6>(tile, x.rows, out);
+  }
+  matmul<kType>(tile, x, out);
+}
+
+LS_SIMD uint16_t bf16_at(const uint8_t* x, bool x_is_bf16, int64_t i) {
+  if (x_is_bf16) {
+    uint16_t code;
+    std::memcpy(&code, x + 2 * i, 2);
+    return code;
+  }
+  float value;
+  std::memcpy(&value, x + 4 * i, 4);
+  return bf16_from_float(value);
+}
+
+// The place of element i in inputs of a kind.
+template <InputKind kKind>
+LS_SIMD int64_t place_of(int64_t i) {
+  return kKind == InputKind::kSplit ? i / 32 * 32 + i % 2 * 16 + i % 32 / 2 : i;
 }
 
 // n elements of x rounded to bf16, with zeros up to `padded`.
-template <bool kPairs>
-void prepare_segment(const uint8_t* x, bool x_is_bf16, int64_t n, int64_t padded, uint8_t* out) {
-  for (int64_t i = 0; i < padded; ++i) {
-    uint16_t code = 0;
-    if (i < n && x_is_bf16) {
-      std::memcpy(&code, x + 2 * i, 2);
-    } else if (i < n) {
-      float value;
-      std::memcpy(&value, x + 4 * i, 4);
-      code = bf16_from_float(value);
-    }
-    if constexpr (kPairs) {
-      std::memcpy(out + 2 * i, &code, 2);
+template <InputKind kKind, bool kIsBf16>
+void prepare_segment(const uint8_t* x, int64_t n, int64_t padded, uint8_t* out) {
+  if constexpr (kKind == InputKind::kPairs) {
+    if constexpr (kIsBf16) {
+      std::memcpy(out, x, static_cast<size_t>(n) * 2);
     } else {
-      const float value = bf16_to_float(code);
-      std::memcpy(out + 4 * i, &value, 4);
+      for (int64_t i = 0; i < n; ++i) {
+        const uint16_t code = bf16_at(x, false, i);
+        std::memcpy(out + 2 * i, &code, 2);
+      }
+    }
+    std::memset(out + 2 * n, 0, static_cast<size_t>(padded - n) * 2);
+  } else {
+    if (n < padded) std::memset(out, 0, static_cast<size_t>(padded) * 4);
+    const int64_t whole = n / 32 * 32;
+    for (int64_t first = 0; first < whole; first += 32) {
+      float values[32];
+      for (int64_t i = 0; i < 32; ++i) values[i] = bf16_to_float(bf16_at(x, kIsBf16, first + i));
+      float ordered[32];
+      for (int64_t i = 0; i < 32; ++i) ordered[place_of<kKind>(i)] = values[i];
+      std::memcpy(out + 4 * first, ordered, sizeof(ordered));
+    }
+    for (int64_t i = whole; i < n; ++i) {
+      const float value = bf16_to_float(bf16_at(x, kIsBf16, i));
+      std::memcpy(out + 4 * place_of<kKind>(i), &value, 4);
     }
   }
 }
 
-}  // namespace
-
-void prepare(const void* x, bool x_is_bf16, int64_t in, int64_t segment, bool pairs, void* out) {
-  const auto* source = static_cast<const uint8_t*>(x);
-  auto* target = static_cast<uint8_t*>(out);
+template <InputKind kKind>
+void prepare_row(const uint8_t* x, bool x_is_bf16, int64_t in, int64_t segment, uint8_t* out) {
   const int64_t padded = padded_segment(segment);
   for (int64_t start = 0; start < in; start += segment) {
     const int64_t n = least(segment, in - start);
     // The last segment is padded to whole chunks only.
     const int64_t room = start + segment < in ? padded : padded_segment(n);
-    if (pairs) {
-      prepare_segment<true>(source, x_is_bf16, n, room, target);
+    if (x_is_bf16) {
+      prepare_segment<kKind, true>(x, n, room, out);
     } else {
-      prepare_segment<false>(source, x_is_bf16, n, room, target);
+      prepare_segment<kKind, false>(x, n, room, out);
     }
-    source += n * (x_is_bf16 ? 2 : 4);
-    target += room * (pairs ? 2 : 4);
+    x += n * (x_is_bf16 ? 2 : 4);
+    out += room * input_size(kKind);
+  }
+}
+
+}  // namespace
+
+void prepare(const void* x, bool x_is_bf16, int64_t in, int64_t segment, InputKind kind,
+             void* out) {
+  const auto* source = static_cast<const uint8_t*>(x);
+  auto* target = static_cast<uint8_t*>(out);
+  switch (kind) {
+    case InputKind::kF32:
+      return prepare_row<InputKind::kF32>(source, x_is_bf16, in, segment, target);
+    case InputKind::kPairs:
+      return prepare_row<InputKind::kPairs>(source, x_is_bf16, in, segment, target);
+    case InputKind::kSplit:
+      return prepare_row<InputKind::kSplit>(source, x_is_bf16, in, segment, target);
   }
 }
 

@@ -25,12 +25,13 @@ RowType row_type(DType dtype) {
 
 }  // namespace
 
-Tile weight_tile(const WeightView& w, int64_t first, int64_t count) {
+Tile weight_tile(const WeightView& w, int64_t first, int64_t count, const void* next) {
   const bool fp8 = w.dtype == DType::kF8E4M3;
   Tile tile;
   tile.count = static_cast<int>(count);
   tile.type = row_type(w.dtype);
   tile.in = w.in;
+  tile.next = next;
   tile.segment = fp8 ? std::min<int64_t>(w.block_cols, w.in) : w.in;
   for (int64_t r = 0; r < count; ++r) {
     tile.rows[r] = w.row(first + r);
@@ -39,10 +40,39 @@ Tile weight_tile(const WeightView& w, int64_t first, int64_t count) {
   return tile;
 }
 
+int64_t weight_tiles(const WeightView& w, int64_t first, int64_t count, const void* next,
+                     Tile* tiles) {
+  int64_t number = 0;
+  for (int64_t row = 0; row < count; row += kTileRows) {
+    const int64_t rows = std::min<int64_t>(kTileRows, count - row);
+    tiles[number++] =
+        weight_tile(w, first + row, rows, row + rows < count ? w.row(first + row + rows) : next);
+  }
+  return number;
+}
+
 InputForm input_form(const KernelTable& table, const WeightView& w) {
   const bool fp8 = w.dtype == DType::kF8E4M3;
   const bool ragged = fp8 && w.block_cols < w.in && w.block_cols % kInputPad != 0;
-  return {table.pairs && (fp8 || w.dtype == DType::kBF16), ragged ? w.block_cols : w.in};
+  const bool narrow = fp8 || w.dtype == DType::kBF16;
+  return {narrow ? table.narrow : InputKind::kF32, ragged ? w.block_cols : w.in};
+}
+
+int64_t padded_width(int64_t width, int64_t segment) {
+  const int64_t segments = ceil_div(width, segment);
+  const int64_t last = width - (segments - 1) * segment;
+  return (segments - 1) * padded_segment(segment) + padded_segment(last);
+}
+
+bool use_panels(const KernelTable& table, const WeightView& w, int64_t inputs) {
+  return table.panel_product != nullptr && inputs >= kFewestPanelInputs &&
+         input_form(table, w).kind == InputKind::kPairs;
+}
+
+void append_panels(int64_t first, int64_t count, std::vector<PanelSpan>& spans) {
+  for (int64_t i = 0; i < count; i += kPanelInputs) {
+    spans.push_back({first + i, std::min(kPanelInputs, count - i)});
+  }
 }
 
 void PreparedInputs::set(const std::vector<const void*>& sources, DType dtype, int64_t width) {
@@ -54,7 +84,8 @@ void PreparedInputs::set(const std::vector<const void*>& sources, DType dtype, i
 
 const void* const* PreparedInputs::rows(ThreadPool& pool, const KernelTable& table,
                                         InputForm form) {
-  if (form.pairs && is_bf16_ && form.segment == width_ && width_ % kInputPad == 0) {
+  if (form.kind == InputKind::kPairs && is_bf16_ && form.segment == width_ &&
+      width_ % kInputPad == 0) {
     return sources_->data();
   }
   for (Entry& entry : entries_) {
@@ -72,10 +103,8 @@ const void* const* PreparedInputs::rows(ThreadPool& pool, const KernelTable& tab
 
 void PreparedInputs::fill(ThreadPool& pool, const KernelTable& table, Entry& entry) {
   const auto count = static_cast<int64_t>(sources_->size());
-  const int64_t segments = ceil_div(width_, entry.form.segment);
-  const int64_t last = width_ - (segments - 1) * entry.form.segment;
-  const int64_t padded = (segments - 1) * padded_segment(entry.form.segment) + padded_segment(last);
-  const int64_t bytes = padded * (entry.form.pairs ? 2 : 4);
+  const int64_t padded = padded_width(width_, entry.form.segment);
+  const int64_t bytes = padded * input_size(entry.form.kind);
   std::byte* memory = entry.memory.get(count * bytes);
   entry.rows.resize(sources_->size());
   entry.valid = true;
@@ -83,7 +112,7 @@ void PreparedInputs::fill(ThreadPool& pool, const KernelTable& table, Entry& ent
     for (int64_t i = begin; i < end; ++i) {
       const auto index = static_cast<size_t>(i);
       entry.rows[index] = memory + i * bytes;
-      table.prepare((*sources_)[index], is_bf16_, width_, entry.form.segment, entry.form.pairs,
+      table.prepare((*sources_)[index], is_bf16_, width_, entry.form.segment, entry.form.kind,
                     memory + i * bytes);
     }
   });

@@ -14,8 +14,14 @@ namespace longshore::kernels::cpu {
 constexpr int64_t kTokenBlock =
     240;  // inputs of one tile product: they stay in the second-level cache
 constexpr int64_t kFewInputs =
-    4;  // up to here tiles are short, to spread one token's rows over many threads
+    6;  // up to here tiles are short, to spread one token's rows over many threads
 constexpr int64_t kShortTile = 16;
+constexpr int64_t kFewestPanelInputs =
+    2;  // from here on panels pay, where the instruction set has them
+constexpr int64_t kPanelBlock =
+    32;  // most panels of one panel product: a widened weight is used for 512 inputs
+constexpr int64_t kManyPanels = 8;  // from here on the inputs of a panel product exceed the
+                                    // second-level cache: it takes more rows
 constexpr int64_t kMinWork =
     1 << 16;  // multiply-adds below which handing a piece to another thread does not pay
 
@@ -30,16 +36,66 @@ constexpr int64_t kMinWork =
   return work >= kMinWork ? 1 : kMinWork / (work + 1) + 1;
 }
 
-// Rows [first, first + count) of w; count <= 64.
-[[nodiscard]] Tile weight_tile(const WeightView& w, int64_t first, int64_t count);
+// Rows [first, first + count) of w; count <= 64. next: what will probably be read after them, or
+// null.
+[[nodiscard]] Tile weight_tile(const WeightView& w, int64_t first, int64_t count, const void* next);
+
+// Rows [first, first + count) of w as tiles of 64, count <= 64 * kMostTiles; returns how many. next
+// as above.
+int64_t weight_tiles(const WeightView& w, int64_t first, int64_t count, const void* next,
+                     Tile* tiles);
 
 // How a weight wants its inputs.
 struct InputForm {
-  bool pairs = false;
+  InputKind kind = InputKind::kF32;
   int64_t segment = 0;
   bool operator==(const InputForm&) const = default;
 };
 [[nodiscard]] InputForm input_form(const KernelTable& table, const WeightView& w);
+// Elements of a prepared row of `width` elements.
+[[nodiscard]] int64_t padded_width(int64_t width, int64_t segment);
+// Whether `inputs` inputs go through panels.
+[[nodiscard]] bool use_panels(const KernelTable& table, const WeightView& w, int64_t inputs);
+
+// A run of neighbouring inputs, at most kPanelInputs, that make one panel.
+struct PanelSpan {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+// Appends the panels of inputs [first, first + count).
+void append_panels(int64_t first, int64_t count, std::vector<PanelSpan>& spans);
+
+// Inputs packed for panel products.
+//
+// Threading: pack() between loops, from the calling thread; the panels may be read by all.
+class Panels {
+ public:
+  // row(i): input i of the spans, prepared in `form` from `width` elements. Valid until the next
+  // pack().
+  template <typename Row>
+  void pack(ThreadPool& pool, const KernelTable& table, InputForm form, int64_t width,
+            const std::vector<PanelSpan>& spans, Row row) {
+    const int64_t padded = padded_width(width, form.segment);
+    bytes_ = padded * 2 * kPanelInputs;
+    const auto count = static_cast<int64_t>(spans.size());
+    data_ = memory_.get(count * bytes_);
+    pool.parallel_for(count, grain_of(width * kPanelInputs), [&](int64_t begin, int64_t end, int) {
+      for (int64_t p = begin; p < end; ++p) {
+        const PanelSpan& span = spans[static_cast<size_t>(p)];
+        const void* rows[kPanelInputs];
+        for (int64_t i = 0; i < span.count; ++i) rows[i] = row(span.first + i);
+        table.pack_panel(rows, span.count, padded, data_ + p * bytes_);
+      }
+    });
+  }
+  [[nodiscard]] const void* panel(int64_t index) const { return data_ + index * bytes_; }
+  [[nodiscard]] int64_t panel_bytes() const { return bytes_; }
+
+ private:
+  Scratch memory_;
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
 
 // One set of activation rows in each of the forms that a call's weights want.
 //

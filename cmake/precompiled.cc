@@ -1,0 +1,1 @@
+// The only source of the targets that own a precompiled header; cmake/Precompiled.cmake.

@@ -1,0 +1,135 @@
+// The batching engine: requests join and leave between steps; each step is one forward pass over a
+// ragged batch of decoding sequences and prefill chunks.
+//
+// submit -> Scheduler (who runs: a StepPlan) -> BatchBuilder (ids, positions, page table) ->
+// Model::forward -> Sampler -> Listener. Pages come from one KvPool; finished and full pages stay
+// in the PrefixCache until the pool needs them.
+//
+// Ownership: model and thread pool outlive the engine. Threading: one thread calls everything
+// (EngineLoop gives the engine a thread of its own and a door for others).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "engine/batch.h"
+#include "engine/kv_pool.h"
+#include "engine/prefix_cache.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "model/model.h"
+
+namespace longshore::engine {
+
+struct EngineOptions {
+  int64_t context_length = 0;    // tokens of one request's prompt and output together
+  int64_t max_running = 64;      // sequences of one step
+  int64_t prefill_budget = 512;  // prompt tokens of one step, all requests together
+  int64_t pages =
+      0;  // of the pool; 0: one context and, as far as memory is, one for every running request
+  int64_t max_queued = -1;  // waiting requests; -1: no limit
+  bool prefix_cache = true;
+};
+
+// kIgnored: the caller has kept the limit itself.
+enum class QueueLimit { kKept, kIgnored };
+
+// What one step did and where its time went.
+struct StepReport {
+  int64_t decode_tokens = 0;
+  int64_t prefill_tokens = 0;
+  int64_t preempted = 0;
+  int64_t prefix_queries = 0;  // prompt tokens looked up in the prefix cache
+  int64_t prefix_hits = 0;     // of these, found
+  double plan_seconds = 0;     // scheduling and batch building
+  double forward_seconds = 0;
+  double sample_seconds = 0;
+  double deliver_seconds = 0;  // listeners, release of what finished
+};
+
+// Totals since the start, and the state now.
+struct EngineCounters {
+  int64_t running = 0;
+  int64_t queued = 0;
+  int64_t pages = 0;  // capacity
+  int64_t free_pages = 0;
+  int64_t cached_pages = 0;  // held by the prefix cache alone: taken back when needed
+  int64_t steps = 0;
+  int64_t finished = 0;
+  int64_t cancelled = 0;
+  int64_t preemptions = 0;
+  int64_t prompt_tokens = 0;  // computed, not found in the cache
+  int64_t generated_tokens = 0;
+  int64_t prefix_queries = 0;
+  int64_t prefix_hits = 0;
+  double plan_seconds = 0;
+  double forward_seconds = 0;
+  double sample_seconds = 0;
+  double deliver_seconds = 0;
+};
+
+class Engine {
+ public:
+  // kMemory: the pool. kUsage: options that contradict each other.
+  static Result<std::unique_ptr<Engine>> create(model::Model& model, const model::KvLayout& layout,
+                                                ThreadPool& threads, const EngineOptions& options);
+
+  // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
+  // kBusy: the queue is full. On error the listener is never called.
+  Result<RequestId> submit(GenerationRequest request, Listener listener,
+                           QueueLimit limit = QueueLimit::kKept);
+  // The same checks alone; any thread.
+  [[nodiscard]] Result<void> validate(const GenerationRequest& request) const;
+  // The request ends as kCancelled in the next step() and its pages are free when that returns.
+  // Unknown ids are ignored: it may just have finished.
+  void cancel(RequestId id);
+
+  // One step. False: there was nothing to do.
+  bool step();
+  [[nodiscard]] bool idle() const { return sequences_.empty(); }
+
+  [[nodiscard]] const EngineCounters& counters() const { return counters_; }
+  [[nodiscard]] const StepReport& last_step() const { return report_; }
+  [[nodiscard]] const EngineOptions& options() const { return options_; }
+  // Every page is free, cached or used by exactly the sequences that list it; ends the program
+  // otherwise. Idle or not.
+  void check_conservation() const;
+  // Forgets all prefixes that no sequence uses.
+  void clear_prefix_cache();
+
+ private:
+  Engine(model::Model& model, ThreadPool& threads, const EngineOptions& options, KvPool pool);
+
+  // Ends what was cancelled, is past its deadline or wants no tokens.
+  void end_early();
+  void start_admitted(const StepPlan& plan);
+  void forward(const StepPlan& plan);
+  void sample(const StepPlan& plan);
+  void deliver();
+  void finish(Sequence& sequence, FinishReason reason);
+  void count_step();
+
+  model::Model* model_;
+  ThreadPool* threads_;
+  EngineOptions options_;
+  KvPool pool_;
+  PrefixCache prefixes_;
+  Scheduler scheduler_;
+  Batch batch_;
+  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  RequestId next_id_ = 1;
+  std::vector<float> logits_;        // [rows of the step, vocab]
+  std::vector<Sequence*> samplers_;  // [rows]
+  std::vector<Sampled> sampled_;     // [rows]
+  std::vector<uint8_t> faulty_;      // [rows of the step] logits with NaN or infinity
+  StepReport report_;
+  EngineCounters counters_;
+};
+
+}  // namespace longshore::engine

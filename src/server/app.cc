@@ -1,0 +1,203 @@
+#include "server/app.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "server/anthropic/errors.h"
+#include "server/anthropic/messages.h"
+#include "server/endpoints.h"
+#include "server/json_body.h"
+#include "server/openai/chat.h"
+#include "server/openai/completions.h"
+#include "server/openai/errors.h"
+
+namespace longshore::server {
+namespace {
+
+using text::Json;
+
+enum class Dialect { kOpenAi, kAnthropic };
+
+Dialect dialect_of(const HttpRequest& head) {
+  const bool messages = head.path == "/v1/messages" || head.path.starts_with("/v1/messages/");
+  return messages || !head.header("anthropic-version").empty() ? Dialect::kAnthropic : Dialect::kOpenAi;
+}
+
+HttpResponse json_response(std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  return response;
+}
+
+std::string_view bearer_token(std::string_view authorization) {
+  constexpr std::string_view kScheme = "Bearer ";
+  if (!equal_ignoring_case(authorization.substr(0, kScheme.size()), kScheme)) return {};
+  authorization.remove_prefix(kScheme.size());
+  const size_t begin = authorization.find_first_not_of(' ');
+  return begin == std::string_view::npos ? std::string_view{} : authorization.substr(begin);
+}
+
+}  // namespace
+
+bool equal_in_constant_time(std::string_view given, std::string_view expected) {
+  // One pass over what was given, whatever it is: the time says nothing about the key.
+  unsigned difference = given.size() == expected.size() ? 0 : 1;
+  for (size_t i = 0; i < given.size(); ++i) {
+    const char key = expected.empty() ? '\0' : expected[i % expected.size()];
+    difference |= static_cast<unsigned char>(given[i] ^ key);
+  }
+  return difference == 0;
+}
+
+struct App::Route {
+  const char* path;  // ending in '/': and everything below
+  bool get;          // else POST
+  bool open;         // needs no API key
+};
+
+const std::vector<App::Route>& App::routes() {
+  static const std::vector<Route> table = {
+      {"/v1/chat/completions", false, false},
+      {"/v1/completions", false, false},
+      {"/v1/messages", false, false},
+      {"/v1/messages/count_tokens", false, false},
+      {"/tokenize", false, false},
+      {"/detokenize", false, false},
+      {"/v1/models", true, false},
+      {"/v1/models/", true, false},
+      {"/v1/offload", true, false},
+      {"/metrics", true, false},
+      {"/health", true, true},
+      {"/", true, true},
+  };
+  return table;
+}
+
+const App::Route* App::find_route(std::string_view path) {
+  for (const Route& route : routes()) {
+    const std::string_view pattern = route.path;
+    if (path == pattern) return &route;
+    if (pattern.size() > 1 && pattern.ends_with('/') && path.starts_with(pattern)) return &route;
+  }
+  return nullptr;
+}
+
+App::App(const session::LoadedModel& loaded, Metrics& metrics, AppOptions options, AppSources sources)
+    : loaded_(loaded),
+      metrics_(metrics),
+      options_(std::move(options)),
+      sources_(std::move(sources)),
+      created_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+                   .count()) {}
+
+bool App::authorized(const HttpRequest& head) const {
+  if (options_.api_key.empty()) return true;
+  const bool bearer = equal_in_constant_time(bearer_token(head.header("Authorization")), options_.api_key);
+  const bool key = equal_in_constant_time(head.header("x-api-key"), options_.api_key);
+  return bearer || key;
+}
+
+HttpResponse App::error_response(const HttpRequest& head, const ApiError& error) const {
+  HttpResponse response;
+  response.status = error.status;
+  response.body = dialect_of(head) == Dialect::kAnthropic ? anthropic_error(error) : openai_error(error);
+  if (error.status == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
+  // A request of the queue leaves it within seconds; clients double the time by themselves.
+  if (error.status == 429 || error.status == 503) response.headers.push_back({"Retry-After", "1"});
+  return response;
+}
+
+HttpResponse App::preflight(const Route& route) const {
+  HttpResponse response;
+  response.status = 204;
+  const char* methods = route.get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+  response.headers.push_back({"Allow", methods});
+  if (options_.cors_origin.empty()) return response;
+  response.headers.push_back({"Access-Control-Allow-Methods", methods});
+  response.headers.push_back({"Access-Control-Allow-Headers", "*, Authorization"});
+  response.headers.push_back({"Access-Control-Max-Age", "600"});
+  return response;
+}
+
+std::optional<HttpResponse> App::refuse(const HttpRequest& head) const {
+  const Route* route = find_route(head.path);
+  if (route == nullptr) {
+    return error_response(head, ApiError{404, "there is no such path: see / for the list", "", "unknown_path"});
+  }
+  if (head.method == "OPTIONS") return preflight(*route);
+  const bool fits = route->get ? head.method == "GET" || head.method == "HEAD" : head.method == "POST";
+  if (!fits) {
+    const char* allowed = route->get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+    HttpResponse response =
+        error_response(head, ApiError{405, fmt::format("this path takes {}", allowed), "", "method_not_allowed"});
+    response.headers.push_back({"Allow", allowed});
+    return response;
+  }
+  if (!route->open && !authorized(head)) {
+    return error_response(head, ApiError{401, "the API key is missing or wrong: send it as a Bearer token or x-api-key",
+                                         "", "invalid_api_key"});
+  }
+  return std::nullopt;
+}
+
+App::Answer App::handle(const HttpRequest& request) const {
+  if (auto refusal = refuse(request)) return std::move(*refusal);
+  if (request.method == "POST") return post(request);
+  return get(request);
+}
+
+App::Answer App::post(const HttpRequest& request) const {
+  const auto refused = [&](const ApiError& error) { return error_response(request, error); };
+  const auto exchange = [&](ApiResult<std::unique_ptr<Exchange>> made) -> Answer {
+    if (!made) return refused(made.error());
+    return std::move(*made);
+  };
+  const auto body_of = [&](ApiResult<std::string> made) {
+    return made ? json_response(std::move(*made)) : refused(made.error());
+  };
+  const ApiResult<Json> body = parse_json_body(request.body);
+  if (!body) return refused(body.error());
+  if (request.path == "/v1/chat/completions") return exchange(openai_chat(loaded_, *body, options_.api));
+  if (request.path == "/v1/completions") return exchange(openai_completions(loaded_, *body, options_.api));
+  if (request.path == "/v1/messages") return exchange(anthropic_messages(loaded_, *body, options_.api));
+  if (request.path == "/v1/messages/count_tokens") {
+    return body_of(anthropic_count_tokens(loaded_, *body, options_.api));
+  }
+  if (request.path == "/tokenize") return body_of(tokenize(loaded_, *body));
+  return body_of(detokenize(loaded_, *body));
+}
+
+HttpResponse App::health() const {
+  const bool draining = draining_.load();
+  HttpResponse response = json_response(Json{{"status", draining ? "draining" : "ok"}}.dump());
+  response.status = draining ? 503 : 200;
+  return response;
+}
+
+HttpResponse App::get(const HttpRequest& request) const {
+  constexpr std::string_view kModels = "/v1/models";
+  if (request.path == "/health") return health();
+  if (request.path == "/metrics") {
+    HttpResponse response;
+    response.content_type = Metrics::kContentType;
+    response.body = metrics_.render(sources_.engine());
+    return response;
+  }
+  if (request.path == "/v1/offload") return json_response(offload_report(loaded_, sources_.experts()));
+  if (request.path == "/") {
+    HttpResponse response;
+    response.content_type = "text/plain; charset=utf-8";
+    response.body = front_page(options_.api);
+    return response;
+  }
+  const Json model = model_entry(loaded_, options_.api, created_);
+  if (request.path == kModels) return json_response(model_list(model));
+  if (request.path.substr(kModels.size() + 1) == options_.api.served_model) return json_response(model.dump());
+  return error_response(request, ApiError{404, fmt::format("the model served here is {}", options_.api.served_model),
+                                          "model", "model_not_found"});
+}
+
+}  // namespace longshore::server

@@ -1,0 +1,178 @@
+#include "server/endpoints.h"
+
+#include <cmath>
+#include <ctime>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include "server/api/generation_fields.h"
+#include "session/chat_request.h"
+#include "session/completion.h"
+
+namespace longshore::server {
+namespace {
+
+using text::Json;
+using Ids = std::vector<int32_t>;
+
+tl::unexpected<ApiError> bad_field(const char* field, std::string message) {
+  return tl::unexpected(ApiError{400, std::move(message), field, ""});
+}
+
+// A boolean field; nothing: it is there and no boolean.
+std::optional<bool> flag(const Json& body, const char* name, bool otherwise) {
+  if (!body.contains(name) || body[name].is_null()) return otherwise;
+  if (!body[name].is_boolean()) return std::nullopt;
+  return body[name].get<bool>();
+}
+
+ApiResult<Ids> encode(const session::LoadedModel& loaded, const Json& text) {
+  if (!text.is_string()) return bad_field("prompt", "prompt: expected a string or a list of strings");
+  auto ids = loaded.tokenizer->encode(text.get_ref<const std::string&>());
+  if (!ids) return tl::unexpected(api_error(ids.error()));
+  return std::move(*ids);
+}
+
+ApiResult<Ids> encode_messages(const session::LoadedModel& loaded, Json body) {
+  for (const char* key : {"model", "add_special_tokens", "return_token_strs"}) body.erase(key);
+  const auto variables = session::template_variables(body);
+  if (!variables) return tl::unexpected(api_error(variables.error()));
+  auto prompt = session::render_chat(loaded, *variables);
+  if (!prompt) return tl::unexpected(api_error(prompt.error()));
+  return std::move(prompt->ids);
+}
+
+Json token_strings(const session::LoadedModel& loaded, const Ids& ids) {
+  Json strings = Json::array();
+  for (const int32_t id : ids) strings.push_back(loaded.tokenizer->decode(std::span(&id, 1)));
+  return strings;
+}
+
+ApiResult<Ids> read_ids(const session::LoadedModel& loaded, const Json& list) {
+  Ids ids;
+  for (const Json& value : list) {
+    const bool fits = value.is_number_unsigned() &&
+                      value.get<uint64_t>() < static_cast<uint64_t>(loaded.tokenizer->vocab_size());
+    if (!fits) {
+      return bad_field("tokens", fmt::format("tokens: expected token ids, integers from 0 to {}",
+                                             loaded.tokenizer->vocab_size() - 1));
+    }
+    ids.push_back(value.get<int32_t>());
+  }
+  return ids;
+}
+
+}  // namespace
+
+Json model_entry(const session::LoadedModel& loaded, const ApiOptions& options, int64_t created) {
+  return {{"id", options.served_model},
+          {"object", "model"},
+          {"type", "model"},
+          {"display_name", options.served_model},
+          {"created", created},
+          {"created_at", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(created)))},
+          {"owned_by", "longshore"},
+          {"root", options.served_model},
+          {"max_model_len", context_length(loaded)}};
+}
+
+std::string model_list(const Json& entry) {
+  const Json list = {{"object", "list"},
+                     {"data", Json::array({entry})},
+                     {"has_more", false},
+                     {"first_id", entry["id"]},
+                     {"last_id", entry["id"]}};
+  return list.dump();
+}
+
+ApiResult<std::string> tokenize(const session::LoadedModel& loaded, const Json& body) {
+  const auto strings = flag(body, "return_token_strs", false);
+  if (!strings) return bad_field("return_token_strs", "return_token_strs: expected true or false");
+  if (!flag(body, "add_special_tokens", true)) {
+    return bad_field("add_special_tokens", "add_special_tokens: expected true or false");
+  }
+  if (body.contains("prompt") == body.contains("messages")) {
+    return bad_field("prompt", "give either prompt or messages");
+  }
+  Json answer = {{"count", 0}, {"max_model_len", context_length(loaded)}, {"tokens", Json::array()}};
+  if (body.contains("prompt") && body["prompt"].is_array()) {
+    answer["count"] = Json::array();
+    for (const Json& text : body["prompt"]) {
+      const auto ids = encode(loaded, text);
+      if (!ids) return tl::unexpected(ids.error());
+      answer["tokens"].push_back(*ids);
+      answer["count"].push_back(ids->size());
+      if (*strings) answer["token_strs"].push_back(token_strings(loaded, *ids));
+    }
+    return answer.dump();
+  }
+  const auto ids = body.contains("prompt") ? encode(loaded, body["prompt"]) : encode_messages(loaded, body);
+  if (!ids) return tl::unexpected(ids.error());
+  answer["tokens"] = *ids;
+  answer["count"] = ids->size();
+  if (*strings) answer["token_strs"] = token_strings(loaded, *ids);
+  return answer.dump();
+}
+
+ApiResult<std::string> detokenize(const session::LoadedModel& loaded, const Json& body) {
+  const auto skip = flag(body, "skip_special_tokens", true);
+  if (!skip) return bad_field("skip_special_tokens", "skip_special_tokens: expected true or false");
+  if (!body.contains("tokens") || !body["tokens"].is_array()) {
+    return bad_field("tokens", "tokens: expected a list of token ids");
+  }
+  const Json& tokens = body["tokens"];
+  Json text;
+  if (!tokens.empty() && tokens[0].is_array()) {
+    text = Json::array();
+    for (const Json& list : tokens) {
+      if (!list.is_array()) return bad_field("tokens", "tokens: expected lists of token ids only");
+      const auto ids = read_ids(loaded, list);
+      if (!ids) return tl::unexpected(ids.error());
+      text.push_back(loaded.tokenizer->decode(*ids, *skip));
+    }
+  } else {
+    const auto ids = read_ids(loaded, tokens);
+    if (!ids) return tl::unexpected(ids.error());
+    text = loaded.tokenizer->decode(*ids, *skip);
+  }
+  return Json{{"text", text}, {"prompt", text}}.dump();
+}
+
+std::string offload_report(const session::LoadedModel& loaded, const offload::ExpertCounters& counters) {
+  const GlmConfig& config = loaded.model->config();
+  const int64_t experts = (config.num_layers - config.first_k_dense) * config.num_experts;
+  const int64_t expert_bytes = loaded.model->experts().expert_bytes();
+  const Json report = {
+      {"device", nullptr},
+      {"host",
+       {{"experts", experts}, {"expert_bytes", expert_bytes}, {"bytes", experts * expert_bytes}}},
+      // Experts on a device, layer by layer: there is no device.
+      {"resident", Json::array()},
+      {"counters",
+       {{"routes", counters.routes},
+        {"routed_experts", counters.routed_experts},
+        {"computed_on_cpu", counters.computed_on_cpu},
+        {"bytes_read", counters.bytes_read}}}};
+  return report.dump();
+}
+
+std::string front_page(const ApiOptions& options) {
+  return fmt::format(
+      "longshore serves {}\n\n"
+      "POST /v1/chat/completions        OpenAI\n"
+      "POST /v1/completions             OpenAI\n"
+      "POST /v1/messages                Anthropic\n"
+      "POST /v1/messages/count_tokens   Anthropic\n"
+      "POST /tokenize, /detokenize\n"
+      "GET  /v1/models\n"
+      "GET  /v1/offload                 where the experts are\n"
+      "GET  /metrics                    Prometheus\n"
+      "GET  /health\n",
+      options.served_model);
+}
+
+}  // namespace longshore::server

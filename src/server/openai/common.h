@@ -1,0 +1,20 @@
+// What the requests of OpenAI's two dialects have in common.
+//
+// Threading: free functions without state.
+#pragma once
+
+#include "server/api/generation_fields.h"
+
+namespace longshore::server {
+
+// Fields that change nothing by nature, and those that ask for structured output, which is refused.
+void read_common(FieldReader& body);
+
+// Sampling, stopping and seed into the request, the model's defaults first. top_logprobs: -1 for
+// none.
+void read_generation(FieldReader& body, const session::LoadedModel& loaded, const Ids& ids,
+                     int32_t top_logprobs, session::CompletionRequest& request);
+
+[[nodiscard]] int64_t unix_seconds();
+
+}  // namespace longshore::server
