@@ -87,6 +87,25 @@ void add_memory(Report& report, const session::LoadedModel& loaded) {
   report.rows.push_back({"peak memory of the process", peak_memory_bytes() / 1e9, "GB", 0});
 }
 
+// Weight bytes of a token of all 78 layers, from a slice with at least one layer of each kind; 0 where the model is no
+// slice of GLM-5.1.
+double full_token_bytes(const session::LoadedModel& loaded) {
+  constexpr int kDenseLayers = 3;
+  constexpr int kMoeLayers = 75;
+  if (!loaded.checkpoint->where().starts_with("glm-5.1:")) return 0;
+  int64_t dense = 0;
+  int64_t moe = 0;
+  int64_t rest = model::step_bytes(loaded.model->weights());
+  for (const model::LayerWeights& layer : loaded.model->weights().layers) {
+    const int64_t bytes = model::layer_bytes(layer);
+    (layer.moe ? moe : dense) = bytes;
+    rest -= bytes;
+  }
+  if (dense == 0 || moe == 0) return 0;
+  moe += loaded.checkpoint->config().experts_per_token * loaded.model->experts().expert_bytes();
+  return static_cast<double>(rest + kDenseLayers * dense + kMoeLayers * moe);
+}
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -116,6 +135,11 @@ Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOption
   report.rows.push_back({at, 1 / middle, "tokens/s", ceilings.dram_gbs * 1e9 / bytes});
   report.rows.push_back({at + ": weights read", bytes / middle / 1e9, "GB/s", ceilings.dram_gbs});
   report.rows.push_back({at + ": weights of a token", bytes / 1e9, "GB", 0});
+  const double full = full_token_bytes(loaded);
+  if (full > 0) {
+    // By bytes: every layer is bound by reading its weights.
+    report.rows.push_back({at + ": projected to 78 layers", bytes / middle / full, "tokens/s", ceilings.dram_gbs * 1e9 / full});
+  }
   report.rows.push_back({at + ": slowest token", *std::max_element(seconds.begin(), seconds.end()) * 1e3, "ms", 0});
   add_memory(report, loaded);
   return report;

@@ -1,5 +1,3 @@
-#include <sys/resource.h>
-
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +7,7 @@
 #include <thread>
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -34,31 +33,53 @@ struct Flags {
 
 void add_http_flags(CLI::App& command, Flags& flags) {
   server::ServerOptions& server = flags.server;
-  command.add_option("--host", server.host, "address to listen on; 0.0.0.0: all")->capture_default_str();
+  command.add_option("--host", server.host, "address to listen on; 0.0.0.0: all")
+      ->capture_default_str();
   command.add_option("--port", flags.port, "0: any that is free")->capture_default_str();
-  command.add_option("--served-model-name", flags.served_model_name, "the model's name in answers; default: MODEL's last part");
-  command.add_option("--api-key", server.app.api_key, "what clients must send as Bearer token or x-api-key")
+  command.add_option("--served-model-name", flags.served_model_name,
+                     "the model's name in answers; default: MODEL's last part");
+  command
+      .add_option("--api-key", server.app.api_key,
+                  "what clients must send as Bearer token or x-api-key")
       ->envname("LONGSHORE_API_KEY");
-  command.add_option("--cors-origin", server.app.cors_origin, "web origin that may call, or *; default: none");
-  command.add_option("--http-threads", server.io_threads, "threads of the connections")->capture_default_str();
-  command.add_option("--max-body-mib", flags.max_body_mib, "longest request body")->capture_default_str();
-  command.add_option("--request-timeout", server.request_timeout, "seconds a request may take; 0: no limit")
+  command.add_option("--cors-origin", server.app.cors_origin,
+                     "web origin that may call, or *; default: none");
+  command.add_option("--http-threads", server.io_threads, "threads of the connections")
       ->capture_default_str();
-  command.add_option("--sse-keep-alive-seconds", server.keep_alive, "silence in a stream before a comment is sent")
+  command.add_option("--max-body-mib", flags.max_body_mib, "longest request body")
       ->capture_default_str();
-  command.add_option("--drain-seconds", server.drain, "after SIGTERM or Ctrl-C: time for what runs; a second signal ends at once")
+  command
+      .add_option("--request-timeout", server.request_timeout,
+                  "seconds a request may take; 0: no limit")
       ->capture_default_str();
-  command.add_option("--log-level", flags.log_level, "debug, info, warning, error or off")->capture_default_str();
-  command.add_flag("--log-requests", server.log_requests, "a line on standard error for every request");
+  command
+      .add_option("--sse-keep-alive-seconds", server.keep_alive,
+                  "silence in a stream before a comment is sent")
+      ->capture_default_str();
+  command
+      .add_option("--drain-seconds", server.drain,
+                  "after SIGTERM or Ctrl-C: time for what runs; a second signal ends at once")
+      ->capture_default_str();
+  command.add_option("--log-level", flags.log_level, "debug, info, warning, error or off")
+      ->capture_default_str();
+  command.add_flag("--log-requests", server.log_requests,
+                   "a line on standard error for every request");
 }
 
 void add_engine_flags(CLI::App& command, Flags& flags) {
-  command.add_option("--max-running-requests", flags.max_running, "requests of one step")->capture_default_str();
-  command.add_option("--max-queued-requests", flags.max_queued, "requests that may wait, more: 429; -1: no limit")
+  command.add_option("--max-running-requests", flags.max_running, "requests of one step")
       ->capture_default_str();
-  command.add_option("--max-total-tokens", flags.max_total_tokens, "tokens of the cache; 0: by memory")->capture_default_str();
-  command.add_flag("--disable-radix-cache", flags.disable_prefix_cache, "compute every prompt from its beginning");
-  command.add_flag("--enable-cache-report", flags.accepted, "always on; accepted for SGLang's scripts");
+  command
+      .add_option("--max-queued-requests", flags.max_queued,
+                  "requests that may wait, more: 429; -1: no limit")
+      ->capture_default_str();
+  command
+      .add_option("--max-total-tokens", flags.max_total_tokens, "tokens of the cache; 0: by memory")
+      ->capture_default_str();
+  command.add_flag("--disable-radix-cache", flags.disable_prefix_cache,
+                   "compute every prompt from its beginning");
+  command.add_flag("--enable-cache-report", flags.accepted,
+                   "always on; accepted for SGLang's scripts");
   command.add_flag("--enable-metrics", flags.accepted, "always on; accepted for SGLang's scripts");
 }
 
@@ -79,7 +100,8 @@ Result<void> in_range(const char* flag, double value, double low, double high) {
 
 Result<session::LoadOptions> load_options(const Flags& flags) {
   LS_TRY(session::LoadOptions options, flags.model.load_options());
-  if (!options.synthetic.empty()) return fail(ErrorKind::kUsage, "serve needs a tokenizer, which --synthetic weights lack");
+  if (!options.synthetic.empty())
+    return fail(ErrorKind::kUsage, "serve needs a tokenizer, which --synthetic weights lack");
   LS_TRY_VOID(in_range("--max-running-requests", static_cast<double>(flags.max_running), 1, 4096));
   LS_TRY_VOID(in_range("--max-queued-requests", static_cast<double>(flags.max_queued), -1, 1e9));
   LS_TRY_VOID(in_range("--max-total-tokens", static_cast<double>(flags.max_total_tokens), 0, 1e12));
@@ -107,7 +129,8 @@ Result<server::ServerOptions> server_options(const Flags& flags) {
   LS_TRY_VOID(in_range("--drain-seconds", options.drain, 0, 1e6));
   options.port = static_cast<uint16_t>(flags.port);
   options.max_body_bytes = static_cast<uint64_t>(flags.max_body_mib * 1024 * 1024);
-  options.app.api.served_model = flags.served_model_name.empty() ? name_of(flags.model.model) : flags.served_model_name;
+  options.app.api.served_model =
+      flags.served_model_name.empty() ? name_of(flags.model.model) : flags.served_model_name;
   return options;
 }
 
@@ -120,11 +143,13 @@ void raise_descriptor_limit() {
 }
 
 void greet(const server::Server& server, const server::ServerOptions& options) {
-  const std::string key = options.app.api_key.empty() ? "" : " -H \"Authorization: Bearer $LONGSHORE_API_KEY\"";
+  const std::string key =
+      options.app.api_key.empty() ? "" : " -H \"Authorization: Bearer $LONGSHORE_API_KEY\"";
   fmt::print(
       "longshore serves {0} on {1} (Ctrl-C stops it). Try:\n"
       "curl {1}/v1/chat/completions -H 'Content-Type: application/json'{2} "
-      "-d '{{\"model\": \"{0}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"Compute 7 + 9.\"}}]}}'\n",
+      "-d '{{\"model\": \"{0}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", "
+      "\"content\": \"Compute 7 + 9.\"}}]}}'\n",
       options.app.api.served_model, server.address(), key);
   std::fflush(stdout);
 }
@@ -140,16 +165,17 @@ Result<void> run(const Flags& flags) {
   greet(*server, options);
   using server::log;
   using server::LogLevel;
-  log(LogLevel::kInfo, "serving {} on {}: {}, {} threads", options.app.api.served_model, server->address(),
-      loaded->backend->name(), loaded->pool->size());
+  log(LogLevel::kInfo, "serving {} on {}: {}, {} threads", options.app.api.served_model,
+      server->address(), loaded->backend->name(), loaded->pool->size());
   // The handler only sets a flag; a second signal ends the process there.
   while (!interrupt_token().cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   const engine::EngineCounters counters = server->counters();
-  log(LogLevel::kInfo, "stopping: {} requests run, {} wait; up to {} s for them", counters.running, counters.queued,
-      options.drain);
+  log(LogLevel::kInfo, "stopping: {} requests run, {} wait; up to {} s for them", counters.running,
+      counters.queued, options.drain);
   const bool finished = server->stop();
   log(LogLevel::kInfo, "stopped after {} requests", server->counters().finished);
-  if (!finished) return fail(ErrorKind::kCancelled, "stopped with requests unfinished: see --drain-seconds");
+  if (!finished)
+    return fail(ErrorKind::kCancelled, "stopped with requests unfinished: see --drain-seconds");
   return {};
 }
 

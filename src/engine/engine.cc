@@ -88,8 +88,7 @@ Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, Q
   LS_TRY_VOID(validate(request));
   if (limit == QueueLimit::kKept && options_.max_queued >= 0 &&
       scheduler_.waiting() >= options_.max_queued) {
-    return fail(ErrorKind::kBusy, "{} requests wait already: try again later",
-                scheduler_.waiting());
+    return fail(ErrorKind::kBusy, "the queue is full, {} requests may wait: try again later", options_.max_queued);
   }
   const RequestId id = next_id_++;
   auto sequence = std::make_unique<Sequence>(id, std::move(request), std::move(listener));

@@ -45,6 +45,7 @@ class EngineLoop {
   std::condition_variable wake_;
   bool stop_ = false;
   RequestId next_id_ = 1;
+  int64_t outstanding_ = 0;  // accepted and not finished
   std::vector<Submission> submissions_;
   std::vector<RequestId> cancellations_;
   EngineCounters counters_;

@@ -30,13 +30,16 @@ double attention_parameters(const GlmConfig& c, bool indexer) {
 
 }  // namespace
 
+int64_t layer_bytes(const LayerWeights& layer) {
+  int64_t bytes = bytes_of(layer.attention);
+  if (layer.dense) bytes += bytes_of(*layer.dense);
+  if (layer.moe) bytes += bytes_of(layer.moe->router) + (layer.moe->shared ? bytes_of(*layer.moe->shared) : 0);
+  return bytes;
+}
+
 int64_t step_bytes(const ModelWeights& weights) {
   int64_t bytes = bytes_of(weights.lm_head);
-  for (const LayerWeights& layer : weights.layers) {
-    bytes += bytes_of(layer.attention);
-    if (layer.dense) bytes += bytes_of(*layer.dense);
-    if (layer.moe) bytes += bytes_of(layer.moe->router) + (layer.moe->shared ? bytes_of(*layer.moe->shared) : 0);
-  }
+  for (const LayerWeights& layer : weights.layers) bytes += layer_bytes(layer);
   return bytes;
 }
 

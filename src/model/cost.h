@@ -12,6 +12,9 @@ namespace longshore::model {
 // attention, indexer (also where nothing is scored), dense FFN, router, shared expert, lm_head; scales included.
 [[nodiscard]] int64_t step_bytes(const ModelWeights& weights);
 
+// The part of it that one layer reads.
+[[nodiscard]] int64_t layer_bytes(const LayerWeights& layer);
+
 // Multiply-adds times two of one token with `context` tokens before it: linear layers, index scores, attention. Without
 // lm_head, which prefill runs once a chunk.
 [[nodiscard]] double token_flops(const GlmConfig& config, int64_t context);

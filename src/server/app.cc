@@ -23,7 +23,8 @@ enum class Dialect { kOpenAi, kAnthropic };
 
 Dialect dialect_of(const HttpRequest& head) {
   const bool messages = head.path == "/v1/messages" || head.path.starts_with("/v1/messages/");
-  return messages || !head.header("anthropic-version").empty() ? Dialect::kAnthropic : Dialect::kOpenAi;
+  return messages || !head.header("anthropic-version").empty() ? Dialect::kAnthropic
+                                                               : Dialect::kOpenAi;
 }
 
 HttpResponse json_response(std::string body) {
@@ -85,17 +86,20 @@ const App::Route* App::find_route(std::string_view path) {
   return nullptr;
 }
 
-App::App(const session::LoadedModel& loaded, Metrics& metrics, AppOptions options, AppSources sources)
+App::App(const session::LoadedModel& loaded, Metrics& metrics, AppOptions options,
+         AppSources sources)
     : loaded_(loaded),
       metrics_(metrics),
       options_(std::move(options)),
       sources_(std::move(sources)),
-      created_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      created_(std::chrono::duration_cast<std::chrono::seconds>(
+                   std::chrono::system_clock::now().time_since_epoch())
                    .count()) {}
 
 bool App::authorized(const HttpRequest& head) const {
   if (options_.api_key.empty()) return true;
-  const bool bearer = equal_in_constant_time(bearer_token(head.header("Authorization")), options_.api_key);
+  const bool bearer =
+      equal_in_constant_time(bearer_token(head.header("Authorization")), options_.api_key);
   const bool key = equal_in_constant_time(head.header("x-api-key"), options_.api_key);
   return bearer || key;
 }
@@ -103,7 +107,8 @@ bool App::authorized(const HttpRequest& head) const {
 HttpResponse App::error_response(const HttpRequest& head, const ApiError& error) const {
   HttpResponse response;
   response.status = error.status;
-  response.body = dialect_of(head) == Dialect::kAnthropic ? anthropic_error(error) : openai_error(error);
+  response.body =
+      dialect_of(head) == Dialect::kAnthropic ? anthropic_error(error) : openai_error(error);
   if (error.status == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
   // A request of the queue leaves it within seconds; clients double the time by themselves.
   if (error.status == 429 || error.status == 503) response.headers.push_back({"Retry-After", "1"});
@@ -125,20 +130,24 @@ HttpResponse App::preflight(const Route& route) const {
 std::optional<HttpResponse> App::refuse(const HttpRequest& head) const {
   const Route* route = find_route(head.path);
   if (route == nullptr) {
-    return error_response(head, ApiError{404, "there is no such path: see / for the list", "", "unknown_path"});
+    return error_response(
+        head, ApiError{404, "there is no such path: see / for the list", "", "unknown_path"});
   }
   if (head.method == "OPTIONS") return preflight(*route);
-  const bool fits = route->get ? head.method == "GET" || head.method == "HEAD" : head.method == "POST";
+  const bool fits =
+      route->get ? head.method == "GET" || head.method == "HEAD" : head.method == "POST";
   if (!fits) {
     const char* allowed = route->get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
-    HttpResponse response =
-        error_response(head, ApiError{405, fmt::format("this path takes {}", allowed), "", "method_not_allowed"});
+    HttpResponse response = error_response(
+        head, ApiError{405, fmt::format("this path takes {}", allowed), "", "method_not_allowed"});
     response.headers.push_back({"Allow", allowed});
     return response;
   }
   if (!route->open && !authorized(head)) {
-    return error_response(head, ApiError{401, "the API key is missing or wrong: send it as a Bearer token or x-api-key",
-                                         "", "invalid_api_key"});
+    return error_response(
+        head,
+        ApiError{401, "the API key is missing or wrong: send it as a Bearer token or x-api-key", "",
+                 "invalid_api_key"});
   }
   return std::nullopt;
 }
@@ -160,9 +169,12 @@ App::Answer App::post(const HttpRequest& request) const {
   };
   const ApiResult<Json> body = parse_json_body(request.body);
   if (!body) return refused(body.error());
-  if (request.path == "/v1/chat/completions") return exchange(openai_chat(loaded_, *body, options_.api));
-  if (request.path == "/v1/completions") return exchange(openai_completions(loaded_, *body, options_.api));
-  if (request.path == "/v1/messages") return exchange(anthropic_messages(loaded_, *body, options_.api));
+  if (request.path == "/v1/chat/completions")
+    return exchange(openai_chat(loaded_, *body, options_.api));
+  if (request.path == "/v1/completions")
+    return exchange(openai_completions(loaded_, *body, options_.api));
+  if (request.path == "/v1/messages")
+    return exchange(anthropic_messages(loaded_, *body, options_.api));
   if (request.path == "/v1/messages/count_tokens") {
     return body_of(anthropic_count_tokens(loaded_, *body, options_.api));
   }
@@ -186,7 +198,8 @@ HttpResponse App::get(const HttpRequest& request) const {
     response.body = metrics_.render(sources_.engine());
     return response;
   }
-  if (request.path == "/v1/offload") return json_response(offload_report(loaded_, sources_.experts()));
+  if (request.path == "/v1/offload")
+    return json_response(offload_report(loaded_, sources_.experts()));
   if (request.path == "/") {
     HttpResponse response;
     response.content_type = "text/plain; charset=utf-8";
@@ -195,9 +208,11 @@ HttpResponse App::get(const HttpRequest& request) const {
   }
   const Json model = model_entry(loaded_, options_.api, created_);
   if (request.path == kModels) return json_response(model_list(model));
-  if (request.path.substr(kModels.size() + 1) == options_.api.served_model) return json_response(model.dump());
-  return error_response(request, ApiError{404, fmt::format("the model served here is {}", options_.api.served_model),
-                                          "model", "model_not_found"});
+  if (request.path.substr(kModels.size() + 1) == options_.api.served_model)
+    return json_response(model.dump());
+  return error_response(
+      request, ApiError{404, fmt::format("the model served here is {}", options_.api.served_model),
+                        "model", "model_not_found"});
 }
 
 }  // namespace longshore::server

@@ -1,7 +1,8 @@
-// The routes: a request in, an answer or an Exchange to run out. Nothing of sockets, nothing of the engine's thread, so that
-// tests and the fuzzer call it directly.
+// The routes: a request in, an answer or an Exchange to run out. Nothing of sockets, nothing of the
+// engine's thread, so that tests and the fuzzer call it directly.
 //
-// Ownership: the loaded model and the metrics outlive the app. Threading: any thread; immutable but for `draining`.
+// Ownership: the loaded model and the metrics outlive the app. Threading: any thread; immutable but
+// for `draining`.
 #pragma once
 
 #include <atomic>
@@ -42,7 +43,8 @@ class App {
 
   App(const session::LoadedModel& loaded, Metrics& metrics, AppOptions options, AppSources sources);
 
-  // The refusal that the head alone decides, before the body is read: 401, 404, 405; the answer to OPTIONS too.
+  // The refusal that the head alone decides, before the body is read: 401, 404, 405; the answer to
+  // OPTIONS too.
   [[nodiscard]] std::optional<HttpResponse> refuse(const HttpRequest& head) const;
   // The whole request. Renders and tokenises: milliseconds for a long prompt.
   [[nodiscard]] Answer handle(const HttpRequest& request) const;

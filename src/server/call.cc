@@ -8,24 +8,28 @@ namespace {
 size_t bytes_of(const session::Progress& progress) {
   size_t bytes = progress.text.size();
   for (const text::OutputDelta& delta : progress.deltas) bytes += sizeof(delta) + delta.text.size();
-  if (progress.token) bytes += progress.token->top_logprobs.size() * sizeof(progress.token->top_logprobs[0]);
+  if (progress.token)
+    bytes += progress.token->top_logprobs.size() * sizeof(progress.token->top_logprobs[0]);
   return bytes;
 }
 
 // What a completion that did not end by itself means for the call; nothing: it did.
 std::optional<ApiError> failure_of(const session::Completion& completion) {
   if (completion.finish_reason == "deadline") {
-    return ApiError{504, "the request took longer than the server allows (--request-timeout)", "", "deadline_exceeded"};
+    return ApiError{504, "the request took longer than the server allows (--request-timeout)", "",
+                    "deadline_exceeded"};
   }
-  if (completion.finish_reason == "cancelled") return ApiError{503, "the request was cancelled", "", "cancelled"};
+  if (completion.finish_reason == "cancelled")
+    return ApiError{503, "the request was cancelled", "", "cancelled"};
   if (completion.finish_reason != "error") return std::nullopt;
-  return completion.error ? api_error(*completion.error) : ApiError{500, "the generation failed", "", ""};
+  return completion.error ? api_error(*completion.error)
+                          : ApiError{500, "the generation failed", "", ""};
 }
 
 }  // namespace
 
-Call::Call(session::Service& service, std::unique_ptr<Exchange> exchange, const CallOptions& options,
-           std::function<void()> notify)
+Call::Call(session::Service& service, std::unique_ptr<Exchange> exchange,
+           const CallOptions& options, std::function<void()> notify)
     : service_(service),
       exchange_(std::move(exchange)),
       options_(options),
@@ -33,9 +37,11 @@ Call::Call(session::Service& service, std::unique_ptr<Exchange> exchange, const 
       notify_(std::move(notify)) {}
 
 ApiResult<std::shared_ptr<Call>> Call::start(session::Service& service, Metrics& metrics,
-                                             std::unique_ptr<Exchange> exchange, const CallOptions& options,
+                                             std::unique_ptr<Exchange> exchange,
+                                             const CallOptions& options,
                                              std::function<void()> notify) {
-  const std::shared_ptr<Call> call(new Call(service, std::move(exchange), options, std::move(notify)));
+  const std::shared_ptr<Call> call(
+      new Call(service, std::move(exchange), options, std::move(notify)));
   if (auto started = call->start_all(metrics); !started) {
     call->abandon();
     return tl::unexpected(std::move(started).error());
@@ -75,11 +81,13 @@ session::CompletionSink Call::make_sink(size_t choice) {
   };
   sink.on_progress = [self, choice](const session::Completion&, const session::Progress& progress) {
     if (progress.token) self->choices_[choice].timer.on_token();
-    if (self->streams_ && !self->stopped_.load()) self->push(Event{Kind::kProgress, choice, {}, progress, {}});
+    if (self->streams_ && !self->stopped_.load())
+      self->push(Event{Kind::kProgress, choice, {}, progress, {}});
     return !self->stopped_.load();
   };
   sink.on_finish = [self, choice](session::Completion completion) {
-    if (self->stopped_.load()) completion.finish_reason = "cancelled";  // on_progress may have been faster than cancel()
+    if (self->stopped_.load())
+      completion.finish_reason = "cancelled";  // on_progress may have been faster than cancel()
     self->choices_[choice].timer.on_finish(completion);
     self->push(Event{Kind::kFinish, choice, {}, {}, std::move(completion)});
   };

@@ -1,11 +1,12 @@
-// One running API call: the seam between the engine's thread, which produces tokens, and a connection, which writes them.
+// One running API call: the seam between the engine's thread, which produces tokens, and a
+// connection, which writes them.
 //
-// The engine's thread only appends to a queue and knocks (`notify`); the dialect formats events on the connection's thread,
-// when the connection has time for them. A reader too slow for its stream therefore costs memory, up to a limit, and never
-// the engine's time.
+// The engine's thread only appends to a queue and knocks (`notify`); the dialect formats events on
+// the connection's thread, when the connection has time for them. A reader too slow for its stream
+// therefore costs memory, up to a limit, and never the engine's time.
 //
-// Ownership: shared by the connection and the engine's sinks; the latter let go at on_finish. Threading: as said at each
-// function; "connection" is one thread at a time.
+// Ownership: shared by the connection and the engine's sinks; the latter let go at on_finish.
+// Threading: as said at each function; "connection" is one thread at a time.
 #pragma once
 
 #include <atomic>
@@ -26,8 +27,9 @@ namespace longshore::server {
 
 struct CallOptions {
   std::chrono::steady_clock::time_point arrival;
-  double timeout_seconds = 0;             // 0: none
-  size_t pending_bytes = size_t{32} << 20;  // of events that the connection has not taken; more: the call is given up
+  double timeout_seconds = 0;  // 0: none
+  size_t pending_bytes =
+      size_t{32} << 20;  // of events that the connection has not taken; more: the call is given up
 };
 
 // For the request log.
@@ -43,19 +45,23 @@ class Call : public std::enable_shared_from_this<Call> {
   struct Output {
     std::string bytes;  // streaming: events; not streaming: the body, with done
     bool done = false;  // nothing more will come
-    std::optional<ApiError> failure;  // instead of bytes: the call failed before anything was written; implies done
+    std::optional<ApiError>
+        failure;  // instead of bytes: the call failed before anything was written; implies done
   };
 
-  // Starts the exchange's completions. notify: called whenever take() may have something new, with a lock held and maybe
-  // from the engine's thread: it must only post. On error nothing runs and notify is never called again. Connection.
+  // Starts the exchange's completions. notify: called whenever take() may have something new, with
+  // a lock held and maybe from the engine's thread: it must only post. On error nothing runs and
+  // notify is never called again. Connection.
   static ApiResult<std::shared_ptr<Call>> start(session::Service& service, Metrics& metrics,
-                                                std::unique_ptr<Exchange> exchange, const CallOptions& options,
+                                                std::unique_ptr<Exchange> exchange,
+                                                const CallOptions& options,
                                                 std::function<void()> notify);
 
-  // What is new. wrote: bytes of this answer have been written already, so that a failure is an event, not a status.
-  // Connection.
+  // What is new. wrote: bytes of this answer have been written already, so that a failure is an
+  // event, not a status. Connection.
   [[nodiscard]] Output take(bool wrote);
-  // Ends the call with this error: the completions are cancelled, and the next take() tells it. Connection.
+  // Ends the call with this error: the completions are cancelled, and the next take() tells it.
+  // Connection.
   void fail(const ApiError& error);
   // Nobody listens any more: cancels, and notify is not called again. Connection.
   void abandon();
@@ -72,9 +78,9 @@ class Call : public std::enable_shared_from_this<Call> {
   struct Event {
     Kind kind;
     size_t choice = 0;
-    engine::GenerationStats stats;    // kStart
-    session::Progress progress;       // kProgress
-    session::Completion completion;   // kFinish
+    engine::GenerationStats stats;   // kStart
+    session::Progress progress;      // kProgress
+    session::Completion completion;  // kFinish
   };
   struct Choice {
     ChoiceTimer timer;
@@ -105,9 +111,9 @@ class Call : public std::enable_shared_from_this<Call> {
   CallSummary summary_;
 
   std::mutex mutex_;
-  std::function<void()> notify_;  // guarded by mutex_
-  std::vector<Event> events_;     // guarded by mutex_
-  size_t pending_ = 0;            // guarded by mutex_: bytes of events_
+  std::function<void()> notify_;      // guarded by mutex_
+  std::vector<Event> events_;         // guarded by mutex_
+  size_t pending_ = 0;                // guarded by mutex_: bytes of events_
   std::atomic<bool> stopped_{false};  // tokens are dropped from now on
   std::atomic<bool> overflowed_{false};
 };

@@ -1,9 +1,10 @@
 #include "server/endpoints.h"
 
-#include <cmath>
+#include <algorithm>
 #include <ctime>
-#include <limits>
+#include <initializer_list>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include <fmt/chrono.h>
@@ -30,8 +31,20 @@ std::optional<bool> flag(const Json& body, const char* name, bool otherwise) {
   return body[name].get<bool>();
 }
 
+// What is not known is refused, never ignored.
+std::optional<ApiError> unknown_field(const Json& body,
+                                      std::initializer_list<std::string_view> known) {
+  for (const auto& [key, value] : body.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return ApiError{400, fmt::format("{}: unknown field: remove it or correct its name", key), key,
+                    "unknown_field"};
+  }
+  return std::nullopt;
+}
+
 ApiResult<Ids> encode(const session::LoadedModel& loaded, const Json& text) {
-  if (!text.is_string()) return bad_field("prompt", "prompt: expected a string or a list of strings");
+  if (!text.is_string())
+    return bad_field("prompt", "prompt: expected a string or a list of strings");
   auto ids = loaded.tokenizer->encode(text.get_ref<const std::string&>());
   if (!ids) return tl::unexpected(api_error(ids.error()));
   return std::move(*ids);
@@ -74,7 +87,8 @@ Json model_entry(const session::LoadedModel& loaded, const ApiOptions& options, 
           {"type", "model"},
           {"display_name", options.served_model},
           {"created", created},
-          {"created_at", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(created)))},
+          {"created_at",
+           fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(created)))},
           {"owned_by", "longshore"},
           {"root", options.served_model},
           {"max_model_len", context_length(loaded)}};
@@ -98,7 +112,14 @@ ApiResult<std::string> tokenize(const session::LoadedModel& loaded, const Json& 
   if (body.contains("prompt") == body.contains("messages")) {
     return bad_field("prompt", "give either prompt or messages");
   }
-  Json answer = {{"count", 0}, {"max_model_len", context_length(loaded)}, {"tokens", Json::array()}};
+  // With messages every other field is a variable of the chat template.
+  if (body.contains("prompt")) {
+    const auto unknown =
+        unknown_field(body, {"model", "prompt", "add_special_tokens", "return_token_strs"});
+    if (unknown) return tl::unexpected(*unknown);
+  }
+  Json answer = {
+      {"count", 0}, {"max_model_len", context_length(loaded)}, {"tokens", Json::array()}};
   if (body.contains("prompt") && body["prompt"].is_array()) {
     answer["count"] = Json::array();
     for (const Json& text : body["prompt"]) {
@@ -110,7 +131,8 @@ ApiResult<std::string> tokenize(const session::LoadedModel& loaded, const Json& 
     }
     return answer.dump();
   }
-  const auto ids = body.contains("prompt") ? encode(loaded, body["prompt"]) : encode_messages(loaded, body);
+  const auto ids =
+      body.contains("prompt") ? encode(loaded, body["prompt"]) : encode_messages(loaded, body);
   if (!ids) return tl::unexpected(ids.error());
   answer["tokens"] = *ids;
   answer["count"] = ids->size();
@@ -121,6 +143,9 @@ ApiResult<std::string> tokenize(const session::LoadedModel& loaded, const Json& 
 ApiResult<std::string> detokenize(const session::LoadedModel& loaded, const Json& body) {
   const auto skip = flag(body, "skip_special_tokens", true);
   if (!skip) return bad_field("skip_special_tokens", "skip_special_tokens: expected true or false");
+  if (const auto unknown = unknown_field(body, {"model", "tokens", "skip_special_tokens"})) {
+    return tl::unexpected(*unknown);
+  }
   if (!body.contains("tokens") || !body["tokens"].is_array()) {
     return bad_field("tokens", "tokens: expected a list of token ids");
   }
@@ -142,7 +167,8 @@ ApiResult<std::string> detokenize(const session::LoadedModel& loaded, const Json
   return Json{{"text", text}, {"prompt", text}}.dump();
 }
 
-std::string offload_report(const session::LoadedModel& loaded, const offload::ExpertCounters& counters) {
+std::string offload_report(const session::LoadedModel& loaded,
+                           const offload::ExpertCounters& counters) {
   const GlmConfig& config = loaded.model->config();
   const int64_t experts = (config.num_layers - config.first_k_dense) * config.num_experts;
   const int64_t expert_bytes = loaded.model->experts().expert_bytes();

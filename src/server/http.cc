@@ -10,7 +10,9 @@
 namespace longshore::server {
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -19,17 +21,20 @@ int hex_digit(char c) {
 }
 
 void append_common(std::string& out, int status, const Framing& framing) {
-  fmt::format_to(std::back_inserter(out), "HTTP/{}.{} {} {}\r\n", framing.version / 10, framing.version % 10, status,
-                 reason_phrase(status));
-  fmt::format_to(std::back_inserter(out), "Date: {:%a, %d %b %Y %H:%M:%S GMT}\r\nServer: longshore\r\n",
+  fmt::format_to(std::back_inserter(out), "HTTP/{}.{} {} {}\r\n", framing.version / 10,
+                 framing.version % 10, status, reason_phrase(status));
+  fmt::format_to(std::back_inserter(out),
+                 "Date: {:%a, %d %b %Y %H:%M:%S GMT}\r\nServer: longshore\r\n",
                  fmt::gmtime(std::time(nullptr)));
   if (!framing.request_id.empty()) {
     // Anthropic's clients look for the second name.
-    fmt::format_to(std::back_inserter(out), "x-request-id: {0}\r\nrequest-id: {0}\r\n", framing.request_id);
+    fmt::format_to(std::back_inserter(out), "x-request-id: {0}\r\nrequest-id: {0}\r\n",
+                   framing.request_id);
   }
   if (!framing.cors_origin.empty()) {
     fmt::format_to(std::back_inserter(out),
-                   "Access-Control-Allow-Origin: {}\r\nAccess-Control-Expose-Headers: x-request-id\r\nVary: Origin\r\n",
+                   "Access-Control-Allow-Origin: {}\r\nAccess-Control-Expose-Headers: "
+                   "x-request-id\r\nVary: Origin\r\n",
                    framing.cors_origin);
   }
   // HTTP/1.0 closes unless told otherwise, HTTP/1.1 the other way around.
@@ -40,7 +45,8 @@ void append_common(std::string& out, int status, const Framing& framing) {
 }  // namespace
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return lower(x) == lower(y); });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return lower(x) == lower(y); });
 }
 
 std::string_view HttpRequest::header(std::string_view name) const {
@@ -58,7 +64,8 @@ std::string serialize(const HttpResponse& response, const Framing& framing) {
     fmt::format_to(std::back_inserter(out), "{}: {}\r\n", header.name, header.value);
   }
   if (response.status != 204) {
-    if (!response.body.empty()) fmt::format_to(std::back_inserter(out), "Content-Type: {}\r\n", response.content_type);
+    if (!response.body.empty())
+      fmt::format_to(std::back_inserter(out), "Content-Type: {}\r\n", response.content_type);
     fmt::format_to(std::back_inserter(out), "Content-Length: {}\r\n", response.body.size());
   }
   out += "\r\n";
@@ -70,35 +77,58 @@ std::string serialize_event_stream_head(const Framing& framing) {
   std::string out;
   append_common(out, 200, framing);
   // X-Accel-Buffering: a reverse proxy passes every event on at once.
-  out += "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+  out +=
+      "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: "
+      "no-cache\r\nX-Accel-Buffering: no\r\n";
   if (framing.version == 11) out += "Transfer-Encoding: chunked\r\n";
   out += "\r\n";
   return out;
 }
 
-std::string chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
+std::string chunk(std::string_view data) {
+  return fmt::format("{:x}\r\n{}\r\n", data.size(), data);
+}
 
 std::string_view reason_phrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    case 529: return "Overloaded";
-    default: return "Unknown";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    case 529:
+      return "Overloaded";
+    default:
+      return "Unknown";
   }
 }
 

@@ -38,14 +38,15 @@ struct HttpResponse {
 struct Framing {
   int version = 11;
   bool keep_alive = true;
-  bool head_only = false;    // the answer to HEAD: everything but the body
-  std::string request_id;    // x-request-id
-  std::string cors_origin;   // Access-Control-Allow-Origin; empty: none
+  bool head_only = false;   // the answer to HEAD: everything but the body
+  std::string request_id;   // x-request-id
+  std::string cors_origin;  // Access-Control-Allow-Origin; empty: none
 };
 
 // The whole answer, ready to write.
 [[nodiscard]] std::string serialize(const HttpResponse& response, const Framing& framing);
-// The head of a stream of server-sent events: chunked on HTTP/1.1, until the connection closes on HTTP/1.0.
+// The head of a stream of server-sent events: chunked on HTTP/1.1, until the connection closes on
+// HTTP/1.0.
 [[nodiscard]] std::string serialize_event_stream_head(const Framing& framing);
 // One chunk of a chunked body; data is not empty.
 [[nodiscard]] std::string chunk(std::string_view data);

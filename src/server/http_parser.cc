@@ -16,19 +16,22 @@ bool is_token(char c) {
   return alnum || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 
-// Beast looks at a request line when all of it has come. What can never become one (TLS, a bare newline) is told at once
-// instead of being waited for.
+// Beast looks at a request line when all of it has come. What can never become one (TLS, a bare
+// newline) is told at once instead of being waited for.
 bool hopeless(std::string_view data) {
   const std::string_view method = data.substr(0, std::min(data.find(' '), data.size()));
-  if (method.empty() || method.size() > 32 || !std::all_of(method.begin(), method.end(), is_token)) return true;
+  if (method.empty() || method.size() > 32 || !std::all_of(method.begin(), method.end(), is_token))
+    return true;
   const size_t newline = data.find('\n');
   return newline != std::string_view::npos && data[newline - 1] != '\r';
 }
 
 ApiError error_of(const error_code& ec) {
   if (ec == http::error::header_limit) return {431, "the request's headers are too long", "", ""};
-  if (ec == http::error::body_limit) return {413, "the request's body is too long: see --max-body-mib", "", ""};
-  if (ec == http::error::bad_version) return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here", "", ""};
+  if (ec == http::error::body_limit)
+    return {413, "the request's body is too long: see --max-body-mib", "", ""};
+  if (ec == http::error::bad_version)
+    return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here", "", ""};
   return {400, "the request is not valid HTTP", "", ""};
 }
 
@@ -55,20 +58,24 @@ void RequestParser::take_head() {
   const auto& message = impl_->parser.get();
   request_.method = std::string(message.method_string());
   request_.target = std::string(message.target());
-  request_.path = percent_decode(std::string_view(request_.target).substr(0, request_.target.find('?')));
+  request_.path =
+      percent_decode(std::string_view(request_.target).substr(0, request_.target.find('?')));
   request_.version = static_cast<int>(message.version());
   request_.keep_alive = impl_->parser.keep_alive();
   for (const auto& field : message) {
     request_.headers.push_back({std::string(field.name_string()), std::string(field.value())});
   }
-  expects_continue_ = request_.version == 11 && equal_ignoring_case(request_.header("Expect"), "100-continue");
+  expects_continue_ =
+      request_.version == 11 && equal_ignoring_case(request_.header("Expect"), "100-continue");
 }
 
 void RequestParser::check_head() {
-  const auto hosts = std::count_if(request_.headers.begin(), request_.headers.end(),
-                                   [](const Header& header) { return equal_ignoring_case(header.name, "Host"); });
+  const auto hosts =
+      std::count_if(request_.headers.begin(), request_.headers.end(),
+                    [](const Header& header) { return equal_ignoring_case(header.name, "Host"); });
   const bool encoded = !request_.header("Transfer-Encoding").empty();
-  if (request_.version != 10 && request_.version != 11) return fail(error_of(http::error::bad_version));
+  if (request_.version != 10 && request_.version != 11)
+    return fail(error_of(http::error::bad_version));
   // RFC 9112, 3.2: exactly one Host with HTTP/1.1.
   if (hosts > 1 || (hosts == 0 && request_.version == 11)) {
     return fail({400, "the request must have one Host header", "", ""});

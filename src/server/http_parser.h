@@ -1,4 +1,5 @@
-// Bytes to requests: HTTP/1.0 and 1.1, with limits. No sockets: the connection, the tests and the fuzzer feed it alike.
+// Bytes to requests: HTTP/1.0 and 1.1, with limits. No sockets: the connection, the tests and the
+// fuzzer feed it alike.
 //
 // Ownership: as written. Threading: one connection, one thread at a time. One parser per request.
 #pragma once
@@ -24,8 +25,8 @@ class RequestParser {
   explicit RequestParser(const ParserLimits& limits);
   ~RequestParser();
 
-  // Takes a prefix of data and says how long it was. What was not taken is to be given again, with more behind it, unless
-  // the state is kDone (then it begins the next request) or kFailed.
+  // Takes a prefix of data and says how long it was. What was not taken is to be given again, with
+  // more behind it, unless the state is kDone (then it begins the next request) or kFailed.
   size_t feed(std::string_view data);
 
   [[nodiscard]] State state() const { return state_; }

@@ -9,8 +9,8 @@
 namespace longshore::server {
 namespace {
 
-// Deeper than kMaxJsonDepth. Exact for JSON; of what is not JSON, the parser only builds the part before the fault, for
-// which it is exact too.
+// Deeper than kMaxJsonDepth. Exact for JSON; of what is not JSON, the parser only builds the part
+// before the fault, for which it is exact too.
 bool too_deep(std::string_view text) {
   int depth = 0;
   bool in_string = false;
@@ -30,13 +30,16 @@ bool too_deep(std::string_view text) {
   return false;
 }
 
-ApiError bad_body(std::string message) { return ApiError{400, std::move(message), "", "invalid_json"}; }
+ApiError bad_body(std::string message) {
+  return ApiError{400, std::move(message), "", "invalid_json"};
+}
 
 ApiError syntax_error(std::string_view body, size_t byte) {
   const std::string_view before = body.substr(0, std::min(body.size(), byte > 0 ? byte - 1 : 0));
   const auto line = 1 + std::count(before.begin(), before.end(), '\n');
   const size_t newline = before.rfind('\n');
-  const size_t column = 1 + (newline == std::string_view::npos ? before.size() : before.size() - newline - 1);
+  const size_t column =
+      1 + (newline == std::string_view::npos ? before.size() : before.size() - newline - 1);
   return bad_body(fmt::format("the body is not valid JSON: line {}, column {}", line, column));
 }
 
@@ -48,7 +51,8 @@ ApiResult<text::Json> parse_json_body(std::string_view body) {
     return tl::unexpected(bad_body(fmt::format("the body is not UTF-8: byte {}", *at)));
   }
   if (too_deep(body)) {
-    return tl::unexpected(bad_body(fmt::format("the body is nested more than {} levels deep", kMaxJsonDepth)));
+    return tl::unexpected(
+        bad_body(fmt::format("the body is nested more than {} levels deep", kMaxJsonDepth)));
   }
   try {
     text::Json json = text::Json::parse(body);

@@ -1,4 +1,5 @@
-// A request's body to JSON, bounded: nothing that is deep enough to exhaust the stack of whoever walks it later.
+// A request's body to JSON, bounded: nothing that is deep enough to exhaust the stack of whoever
+// walks it later.
 //
 // Threading: plain functions.
 #pragma once

@@ -3,11 +3,11 @@
 // Threading: any thread; a line is written whole.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include <fmt/format.h>
 
 namespace longshore::server {
 

@@ -22,13 +22,17 @@ using Buckets = Histogram::BucketBoundaries;
 using Clock = std::chrono::steady_clock;
 
 const Buckets kFirstToken = {.1, .2, .4, .6, .8, 1, 2, 4, 6, 8, 10, 20, 40, 60, 80, 100, 200, 400};
-const Buckets kEndToEnd = {.1, .2, .4, .6, .8, 1,  2,  4,   6,   8,   10,
+const Buckets kEndToEnd = {.1, .2, .4, .6, .8,  1,   2,   4,   6,    8,    10,
                            20, 40, 60, 80, 100, 200, 400, 600, 1200, 1800, 2400};
 const Buckets kInterToken = {.002, .004, .006, .008, .01, .015, .02, .025, .03, .035, .04, .06,
                              .08,  .1,   .2,   .4,   .6,  .8,   1,   2,    4,   6,    8};
 
-double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-double as_double(int64_t value) { return static_cast<double>(value); }
+double seconds(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+double as_double(int64_t value) {
+  return static_cast<double>(value);
+}
 
 // The registry with this server's label on everything.
 class Registrar {
@@ -39,10 +43,19 @@ class Registrar {
     return prometheus::BuildGauge().Name(full(name)).Help(help).Register(registry_).Add(labels_);
   }
   Counter& counter(const char* name, const char* help, const Labels& more = {}) {
-    return prometheus::BuildCounter().Name(full(name)).Help(help).Register(registry_).Add(with(more));
+    return prometheus::BuildCounter()
+        .Name(full(name))
+        .Help(help)
+        .Register(registry_)
+        .Add(with(more));
   }
-  Histogram& histogram(const char* name, const char* help, const Buckets& buckets, const Labels& more = {}) {
-    return prometheus::BuildHistogram().Name(full(name)).Help(help).Register(registry_).Add(with(more), buckets);
+  Histogram& histogram(const char* name, const char* help, const Buckets& buckets,
+                       const Labels& more = {}) {
+    return prometheus::BuildHistogram()
+        .Name(full(name))
+        .Help(help)
+        .Register(registry_)
+        .Add(with(more), buckets);
   }
   [[nodiscard]] std::string render() const {
     return prometheus::TextSerializer().Serialize(registry_.Collect());
@@ -69,9 +82,12 @@ constexpr const char* kStepHelp = "Seconds of the engine's steps, by part.";
 // What differs between streaming and not.
 struct PerMode {
   PerMode(Registrar& r, const char* streaming)
-      : first_token(r.histogram("time_to_first_token_seconds", kTtftHelp, kFirstToken, {{"is_streaming", streaming}})),
-        end_to_end(r.histogram("e2e_request_latency_seconds", kE2eHelp, kEndToEnd, {{"is_streaming", streaming}})),
-        generated(r.counter("generation_tokens_total", kGeneratedHelp, {{"is_streaming", streaming}})) {}
+      : first_token(r.histogram("time_to_first_token_seconds", kTtftHelp, kFirstToken,
+                                {{"is_streaming", streaming}})),
+        end_to_end(r.histogram("e2e_request_latency_seconds", kE2eHelp, kEndToEnd,
+                               {{"is_streaming", streaming}})),
+        generated(
+            r.counter("generation_tokens_total", kGeneratedHelp, {{"is_streaming", streaming}})) {}
   Histogram& first_token;
   Histogram& end_to_end;
   Counter& generated;
@@ -118,24 +134,34 @@ struct Metrics::Impl {
   Gauge& queued = r.gauge("num_queue_reqs", "Requests that wait.");
   Gauge& token_usage = r.gauge("token_usage", "Part of the cache that requests use, 0 to 1.");
   Gauge& used_tokens = r.gauge("kv_used_tokens", "Cache slots, in tokens, that requests use.");
-  Gauge& hit_rate = r.gauge("cache_hit_rate", "Part of the prompt found in the prefix cache, latest prefill.");
+  Gauge& hit_rate =
+      r.gauge("cache_hit_rate", "Part of the prompt found in the prefix cache, latest prefill.");
   Gauge& throughput = r.gauge("gen_throughput", "Tokens generated per second.");
   Gauge& connections = r.gauge("num_open_connections", "Connections of clients.");
-  Counter& prompt_tokens = r.counter("prompt_tokens_total", "Prompt tokens computed or found in the cache.");
-  Counter& cached_tokens = r.counter("cached_tokens_total", "Prompt tokens found in the cache.", {{"cache_source", "device"}});
-  Counter& prefix_queries = r.counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
-  Counter& prefix_hits = r.counter("prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
-  Counter& retracted = r.counter("num_retracted_requests_total", "Times a request gave its pages to an older one.");
+  Counter& prompt_tokens =
+      r.counter("prompt_tokens_total", "Prompt tokens computed or found in the cache.");
+  Counter& cached_tokens = r.counter("cached_tokens_total", "Prompt tokens found in the cache.",
+                                     {{"cache_source", "device"}});
+  Counter& prefix_queries =
+      r.counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
+  Counter& prefix_hits =
+      r.counter("prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
+  Counter& retracted =
+      r.counter("num_retracted_requests_total", "Times a request gave its pages to an older one.");
   Counter& requests = r.counter("num_requests_total", "Requests that ended.");
-  Counter& aborted = r.counter("num_aborted_requests_total", "Of these, cancelled, late or failed.");
-  Counter& refused = r.counter("num_refused_requests_total", "Requests answered 429: the queue was full.");
+  Counter& aborted =
+      r.counter("num_aborted_requests_total", "Of these, cancelled, late or failed.");
+  Counter& refused =
+      r.counter("num_refused_requests_total", "Requests answered 429: the queue was full.");
   Counter& steps = r.counter("num_steps_total", "Forward passes.");
   Counter& plan = r.counter("step_seconds_total", kStepHelp, {{"part", "plan"}});
   Counter& forward = r.counter("step_seconds_total", kStepHelp, {{"part", "forward"}});
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
   Counter& deliver = r.counter("step_seconds_total", kStepHelp, {{"part", "deliver"}});
-  Histogram& inter_token = r.histogram("inter_token_latency_seconds", "Seconds between tokens of a request.", kInterToken);
-  Histogram& queue_time = r.histogram("request_queue_time_seconds", "Seconds that a request waited.", kFirstToken);
+  Histogram& inter_token = r.histogram("inter_token_latency_seconds",
+                                       "Seconds between tokens of a request.", kInterToken);
+  Histogram& queue_time =
+      r.histogram("request_queue_time_seconds", "Seconds that a request waited.", kFirstToken);
   PerMode whole{r, "False"};
   PerMode streaming{r, "True"};
   Throughput rate;
@@ -158,7 +184,8 @@ void Metrics::on_step(const engine::StepReport& report) {
   m.forward.Increment(report.forward_seconds);
   m.sample.Increment(report.sample_seconds);
   m.deliver.Increment(report.deliver_seconds);
-  if (report.prefix_queries > 0) m.hit_rate.Set(as_double(report.prefix_hits) / as_double(report.prefix_queries));
+  if (report.prefix_queries > 0)
+    m.hit_rate.Set(as_double(report.prefix_hits) / as_double(report.prefix_queries));
 }
 
 std::string Metrics::render(const engine::EngineCounters& counters) {
@@ -173,17 +200,27 @@ std::string Metrics::render(const engine::EngineCounters& counters) {
 }
 
 void Metrics::count_response(int status) {
-  impl_->r.counter("http_responses_total", "Answers, by status.", {{"status", std::to_string(status)}}).Increment();
+  impl_->r
+      .counter("http_responses_total", "Answers, by status.", {{"status", std::to_string(status)}})
+      .Increment();
 }
 
-void Metrics::connection_opened() { impl_->connections.Increment(); }
-void Metrics::connection_closed() { impl_->connections.Decrement(); }
-void Metrics::count_refused() { impl_->refused.Increment(); }
+void Metrics::connection_opened() {
+  impl_->connections.Increment();
+}
+void Metrics::connection_closed() {
+  impl_->connections.Decrement();
+}
+void Metrics::count_refused() {
+  impl_->refused.Increment();
+}
 
 ChoiceTimer::ChoiceTimer(Metrics& metrics, bool streams, Clock::time_point arrival)
     : impl_(metrics.impl_.get()), streams_(streams), arrival_(arrival) {}
 
-void ChoiceTimer::on_start(const engine::GenerationStats& stats) { impl_->queue_time.Observe(stats.queue_seconds); }
+void ChoiceTimer::on_start(const engine::GenerationStats& stats) {
+  impl_->queue_time.Observe(stats.queue_seconds);
+}
 
 void ChoiceTimer::on_token() {
   const auto now = Clock::now();
@@ -203,7 +240,8 @@ void ChoiceTimer::on_finish(const session::Completion& completion) {
   impl_->requests.Increment();
   impl_->mode(streams_).end_to_end.Observe(seconds(Clock::now() - arrival_));
   const std::string& reason = completion.finish_reason;
-  if (reason == "cancelled" || reason == "deadline" || reason == "error") impl_->aborted.Increment();
+  if (reason == "cancelled" || reason == "deadline" || reason == "error")
+    impl_->aborted.Increment();
 }
 
 }  // namespace longshore::server

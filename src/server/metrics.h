@@ -1,7 +1,8 @@
-// What /metrics shows: Prometheus names with the prefix longshore:, SGLang's suffixes and buckets, label model_name.
+// What /metrics shows: Prometheus names with the prefix longshore:, SGLang's suffixes and buckets,
+// label model_name.
 //
-// Filled from three sides: the engine's step reports, the choices' timestamps (ChoiceTimer), the connections. Gauges of the
-// engine's state are taken when a scrape comes.
+// Filled from three sides: the engine's step reports, the choices' timestamps (ChoiceTimer), the
+// connections. Gauges of the engine's state are taken when a scrape comes.
 //
 // Threading: any thread calls everything.
 #pragma once

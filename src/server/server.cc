@@ -41,7 +41,8 @@ struct Server::Impl {
                   metrics.on_step(report);
                   experts.set(loaded.model->experts().counters());
                 }),
-        app(loaded, metrics, options.app, {[this] { return service.counters(); }, [this] { return experts.get(); }}) {}
+        app(loaded, metrics, options.app,
+            {[this] { return service.counters(); }, [this] { return experts.get(); }}) {}
 
   const ServerOptions options;
   ExpertSnapshot experts;
@@ -54,7 +55,8 @@ struct Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-Result<std::unique_ptr<Server>> Server::start(session::LoadedModel& loaded, const ServerOptions& options) {
+Result<std::unique_ptr<Server>> Server::start(session::LoadedModel& loaded,
+                                              const ServerOptions& options) {
   auto impl = std::make_unique<Impl>(loaded, options);
   LS_TRY(impl->listener, Listener::open(impl->app, impl->service, impl->metrics, impl->options));
   return std::unique_ptr<Server>(new Server(std::move(impl)));
@@ -66,9 +68,15 @@ std::string Server::address() const {
   return fmt::format("http://{}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", port());
 }
 
-uint16_t Server::port() const { return impl_->listener->port(); }
-engine::EngineCounters Server::counters() const { return impl_->service.counters(); }
-int64_t Server::open_connections() const { return impl_->listener->connections(); }
+uint16_t Server::port() const {
+  return impl_->listener->port();
+}
+engine::EngineCounters Server::counters() const {
+  return impl_->service.counters();
+}
+int64_t Server::open_connections() const {
+  return impl_->listener->connections();
+}
 
 bool Server::stop() {
   impl_->app.set_draining();

@@ -1,7 +1,7 @@
 // The server as a whole: engine thread, routes, metrics, sockets.
 //
-// Ownership: the LoadedModel outlives the server, and while the server lives nobody else uses its engine. Threading: one
-// thread starts, stops and destroys; counters() from any.
+// Ownership: the LoadedModel outlives the server, and while the server lives nobody else uses its
+// engine. Threading: one thread starts, stops and destroys; counters() from any.
 #pragma once
 
 #include <cstdint>
@@ -22,20 +22,23 @@ struct ServerOptions {
   int io_threads = 2;
   uint64_t max_body_bytes = uint64_t{32} << 20;
   uint32_t max_header_bytes = 64 * 1024;
-  double request_timeout = 0;    // seconds from arrival to the last token; 0: none
-  double idle_timeout = 75;      // seconds between requests of a connection
-  double read_timeout = 30;      // seconds for a request's head, and between two pieces of its body
-  double write_timeout = 120;    // seconds without a byte taken by a reader
-  double keep_alive = 10;        // seconds of silence in a stream of events before a comment is written
-  double drain = 30;             // seconds that stop() gives to what runs
-  size_t pending_bytes = size_t{32} << 20;  // of a stream that its reader has not taken; more: cancelled
+  double request_timeout = 0;  // seconds from arrival to the last token; 0: none
+  double idle_timeout = 75;    // seconds between requests of a connection
+  double read_timeout = 30;    // seconds for a request's head, and between two pieces of its body
+  double write_timeout = 120;  // seconds without a byte taken by a reader
+  double keep_alive = 10;  // seconds of silence in a stream of events before a comment is written
+  double drain = 30;       // seconds that stop() gives to what runs
+  size_t pending_bytes = size_t{32}
+                         << 20;  // of a stream that its reader has not taken; more: cancelled
+  int send_buffer = 128 * 1024;  // of a connection, in the kernel, which takes twice of it
   bool log_requests = false;
 };
 
 class Server {
  public:
   // kUsage: the address cannot be resolved or is in use.
-  static Result<std::unique_ptr<Server>> start(session::LoadedModel& loaded, const ServerOptions& options);
+  static Result<std::unique_ptr<Server>> start(session::LoadedModel& loaded,
+                                               const ServerOptions& options);
   // As stop() with nothing to wait for.
   ~Server();
   Server(const Server&) = delete;
@@ -47,8 +50,8 @@ class Server {
   [[nodiscard]] engine::EngineCounters counters() const;
   [[nodiscard]] int64_t open_connections() const;
 
-  // No more connections; what was accepted is finished within the drain time, the rest ends with an error. True: all of it
-  // was finished.
+  // No more connections; what was accepted is finished within the drain time, the rest ends with an
+  // error. True: all of it was finished.
   bool stop();
 
  private:

@@ -37,6 +37,7 @@ class Assembler {
         want_tokens_(request.generation.sampling.top_logprobs >= 0),
         stop_ids_(request.generation.stop_ids),
         ignore_stop_ids_(request.generation.ignore_stop_ids),
+        min_tokens_(request.generation.min_tokens),
         detokenizer_(tokenizer_, request.skip_special_tokens),
         stops_(request.stop, request.keep_stop),
         sink_(std::move(sink)) {
@@ -55,16 +56,19 @@ class Assembler {
     progress.token = sampled;
     completion_.ids.push_back(sampled.id);
     if (want_tokens_) completion_.tokens.push_back(sampled);
-    if (think_end_) {
-      ++completion_.reasoning_tokens;
-      if (sampled.id == *think_end_) think_end_.reset();
+    if (think_end_ && sampled.id == *think_end_) {
+      completion_.reasoning_tokens = static_cast<int64_t>(completion_.ids.size());
+      think_end_.reset();
     }
     if (is_stop_id(sampled.id)) {
       completion_.matched_stop = tokenizer_.bytes(sampled.id);
       completion_.matched_id = sampled.id;
       if (keep_stop_) add(stops_.push(detokenizer_.push(sampled.id)), progress);
     } else {
-      add(stops_.push(detokenizer_.push(sampled.id)), progress);
+      // As with stop ids, a stop string cannot come before min_tokens.
+      const bool early = static_cast<int64_t>(completion_.ids.size()) <= min_tokens_;
+      const std::string text = detokenizer_.push(sampled.id);
+      add(early ? text : stops_.push(text), progress);
     }
     const bool wanted = !sink_.on_progress || sink_.on_progress(completion_, progress);
     return wanted && stops_.matched().empty();
@@ -79,7 +83,10 @@ class Assembler {
     const bool matched = !stops_.matched().empty();
     if (matched) completion_.matched_stop = stops_.matched();
     const bool stopped = result.reason == engine::FinishReason::kStopId || matched;
+    const bool had_content = !completion_.content.empty() || !completion_.tool_calls.empty();
     if (parser_) apply(parser_->finish(stopped), progress);
+    // Reasoning that never ended and now shows as the answer.
+    if (think_end_ && !had_content && !completion_.content.empty()) completion_.reasoning_tokens = 0;
     completion_.stats = result.stats;
     completion_.error = result.error;
     completion_.finish_reason = finish_reason(result.reason, completion_, matched);
@@ -103,7 +110,10 @@ class Assembler {
   void apply(std::vector<text::OutputDelta> deltas, Progress& progress) {
     using Kind = text::OutputDelta::Kind;
     for (text::OutputDelta& delta : deltas) {
-      if (delta.kind == Kind::kReasoning) completion_.reasoning += delta.text;
+      if (delta.kind == Kind::kReasoning) {
+        completion_.reasoning += delta.text;
+        if (think_end_) completion_.reasoning_tokens = static_cast<int64_t>(completion_.ids.size());
+      }
       if (delta.kind == Kind::kContent) completion_.content += delta.text;
       if (delta.kind == Kind::kToolCallBegin) completion_.tool_calls.push_back({delta.text, ""});
       if (delta.kind == Kind::kToolCallArgs) completion_.tool_calls.back().arguments += delta.text;
@@ -116,6 +126,7 @@ class Assembler {
   bool want_tokens_;
   std::vector<int32_t> stop_ids_;
   bool ignore_stop_ids_;
+  int64_t min_tokens_;
   text::StreamDetokenizer detokenizer_;
   StopStrings stops_;
   std::optional<text::OutputParser> parser_;

@@ -39,7 +39,7 @@ struct Completion {
   std::string reasoning;  // with parse
   std::string content;
   std::vector<ToolCall> tool_calls;
-  int64_t reasoning_tokens = 0;  // with parse: up to and including </think>
+  int64_t reasoning_tokens = 0;  // with parse: up to </think>, or as far as the reasoning went
   std::string finish_reason;     // "stop", "length", "tool_calls", "cancelled", "deadline", "error"
   std::string matched_stop;      // the stop string or the stop token's text
   std::optional<int32_t> matched_id;  // the stop token, if it was one

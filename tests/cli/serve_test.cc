@@ -1,10 +1,10 @@
-// `longshore serve` as a command: flags, greeting, end. What it serves is tested in tests/server and tests/clients.
+// `longshore serve` as a command: flags, greeting, end. What it serves is tested in tests/server
+// and tests/clients.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "tests/cli/process.h"
 
@@ -24,11 +24,29 @@ TEST(Serve, GreetsWithAnAddressAndACurlLineAndEndsCleanlyOnInterrupt) {
 }
 
 TEST(Serve, TakesTheFlagsOfOtherServersScripts) {
-  const Finished finished =
-      longshore({"serve", "--model-path", kNano, "--served-model-name", "glm-5.1", "--host", "localhost", "--port", "0",
-                 "--enable-metrics", "--enable-cache-report", "--disable-radix-cache", "--max-running-requests", "4",
-                 "--max-queued-requests", "8", "--chunked-prefill-size", "64", "--api-key", "secret", "--log-level", "off"},
-                "", 1500);
+  const Finished finished = longshore({"serve",
+                                       "--model-path",
+                                       kNano,
+                                       "--served-model-name",
+                                       "glm-5.1",
+                                       "--host",
+                                       "localhost",
+                                       "--port",
+                                       "0",
+                                       "--enable-metrics",
+                                       "--enable-cache-report",
+                                       "--disable-radix-cache",
+                                       "--max-running-requests",
+                                       "4",
+                                       "--max-queued-requests",
+                                       "8",
+                                       "--chunked-prefill-size",
+                                       "64",
+                                       "--api-key",
+                                       "secret",
+                                       "--log-level",
+                                       "off"},
+                                      "", 1500);
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_THAT(finished.out, HasSubstr("longshore serves glm-5.1 on http://localhost:"));
   EXPECT_THAT(finished.out, HasSubstr("$LONGSHORE_API_KEY"));
@@ -38,9 +56,16 @@ TEST(Serve, TakesTheFlagsOfOtherServersScripts) {
 
 TEST(Serve, RefusesBadFlagsByName) {
   const std::vector<std::vector<std::string>> bad = {
-      {"--port", "70000"},         {"--port", "x"},          {"--log-level", "loud"},     {"--max-running-requests", "0"},
-      {"--max-queued-requests", "-2"}, {"--http-threads", "0"}, {"--max-body-mib", "nan"}, {"--request-timeout", "-1"},
-      {"--drain-seconds", "-1"},   {"--host", "no.such.host.invalid"},
+      {"--port", "70000"},
+      {"--port", "x"},
+      {"--log-level", "loud"},
+      {"--max-running-requests", "0"},
+      {"--max-queued-requests", "-2"},
+      {"--http-threads", "0"},
+      {"--max-body-mib", "nan"},
+      {"--request-timeout", "-1"},
+      {"--drain-seconds", "-1"},
+      {"--host", "no.such.host.invalid"},
   };
   for (const auto& flag : bad) {
     const Finished finished = longshore({"serve", kNano, flag[0], flag[1]});

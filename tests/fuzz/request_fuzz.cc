@@ -1,6 +1,7 @@
-// The way of a request from a client's bytes to an answer or to completions: HTTP, limits, JSON, dialects. Input: a byte that
-// seeds the split into pieces, then what a connection receives. With the first byte's high bit set, its other bits choose a
-// path and the rest is the body, so that a mutation need not keep Content-Length right.
+// The way of a request from a client's bytes to an answer or to completions: HTTP, limits, JSON,
+// dialects. Input: a byte that seeds the split into pieces, then what a connection receives. With
+// the first byte's high bit set, its other bits choose a path and the rest is the body, so that a
+// mutation need not keep Content-Length right.
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -35,8 +36,9 @@ const session::LoadedModel& model() {
 
 const App& app() {
   static Metrics metrics("fuzz");
-  static const App app(model(), metrics, AppOptions{},
-                       {[] { return engine::EngineCounters{}; }, [] { return offload::ExpertCounters{}; }});
+  static const App app(
+      model(), metrics, AppOptions{},
+      {[] { return engine::EngineCounters{}; }, [] { return offload::ExpertCounters{}; }});
   return app;
 }
 
@@ -72,7 +74,8 @@ std::vector<Parsed> parse(std::string_view bytes, uint32_t seed) {
     inbound.erase(0, parser.feed(inbound));
     while ((parser.state() == State::kHead || parser.state() == State::kBody) && !bytes.empty()) {
       seed = seed * 1664525U + 1013904223U;
-      const size_t size = seed == 1013904223U ? bytes.size() : std::min<size_t>(bytes.size(), 1 + (seed >> 26));
+      const size_t size =
+          seed == 1013904223U ? bytes.size() : std::min<size_t>(bytes.size(), 1 + (seed >> 26));
       inbound += bytes.substr(0, size);
       bytes.remove_prefix(size);
       inbound.erase(0, parser.feed(inbound));
@@ -85,8 +88,8 @@ std::vector<Parsed> parse(std::string_view bytes, uint32_t seed) {
 }
 
 void post_body(uint8_t which, std::string_view body) {
-  constexpr const char* kPaths[] = {"/v1/chat/completions", "/v1/completions", "/v1/messages",
-                                    "/v1/messages/count_tokens", "/tokenize", "/detokenize"};
+  constexpr const char* kPaths[] = {"/v1/chat/completions",      "/v1/completions", "/v1/messages",
+                                    "/v1/messages/count_tokens", "/tokenize",       "/detokenize"};
   HttpRequest request;
   request.method = "POST";
   request.path = kPaths[which % std::size(kPaths)];
@@ -106,10 +109,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<Parsed> whole = parse(bytes, 0);
   const std::vector<Parsed> pieces = parse(bytes, 1U + data[0]);
   for (size_t i = 0; i < whole.size() && i < pieces.size(); ++i) {
-    // A fault may be told earlier or later, and by another of the limits, but what is a request is one in any pieces.
+    // A fault may be told earlier or later, and by another of the limits, but what is a request is
+    // one in any pieces.
     LS_CHECK((whole[i].state == State::kDone) == (pieces[i].state == State::kDone));
     if (whole[i].state != State::kDone) break;
-    LS_CHECK(whole[i].request.path == pieces[i].request.path && whole[i].request.body == pieces[i].request.body);
+    LS_CHECK(whole[i].request.path == pieces[i].request.path &&
+             whole[i].request.body == pieces[i].request.body);
   }
   for (const Parsed& parsed : whole) {
     if (parsed.state == State::kDone) {

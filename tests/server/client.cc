@@ -1,15 +1,15 @@
 #include "tests/server/client.h"
 
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <chrono>
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <array>
-#include <charconv>
-#include <chrono>
 
 #include "base/check.h"
 
@@ -18,14 +18,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double left(Clock::time_point until) { return std::chrono::duration<double>(until - Clock::now()).count(); }
+double left(Clock::time_point until) {
+  return std::chrono::duration<double>(until - Clock::now()).count();
+}
 
 Clock::time_point after(double seconds) {
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return text;
 }
 
@@ -58,7 +62,8 @@ std::string Reply::header(const std::string& name) const {
 }
 
 Client::Client(uint16_t port, int receive_buffer) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
-  if (receive_buffer > 0) (void)setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
+  if (receive_buffer > 0)
+    (void)setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
@@ -66,14 +71,18 @@ Client::Client(uint16_t port, int receive_buffer) : fd_(::socket(AF_INET, SOCK_S
   ended_ = ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0;
 }
 
-Client::~Client() { close(); }
+Client::~Client() {
+  close();
+}
 
 void Client::close() {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
 }
 
-void Client::shut_write() { ::shutdown(fd_, SHUT_WR); }
+void Client::shut_write() {
+  ::shutdown(fd_, SHUT_WR);
+}
 
 void Client::send(std::string_view bytes) {
   while (!bytes.empty()) {
@@ -85,7 +94,9 @@ void Client::send(std::string_view bytes) {
 
 bool Client::read_some(double seconds) {
   pollfd state{fd_, POLLIN, 0};
-  if (ended_ || seconds <= 0 || ::poll(&state, 1, std::max(1, static_cast<int>(seconds * 1e3))) <= 0) return false;
+  if (ended_ || seconds <= 0 ||
+      ::poll(&state, 1, std::max(1, static_cast<int>(seconds * 1e3))) <= 0)
+    return false;
   std::array<char, 65536> piece;
   const ssize_t got = ::recv(fd_, piece.data(), piece.size(), 0);
   ended_ = got <= 0;
@@ -144,8 +155,8 @@ Reply Client::reply(double seconds, bool to_head) {
 }
 
 std::string post(const std::string& path, const std::string& body, const std::string& headers) {
-  return "POST " + path + " HTTP/1.1\r\nHost: test\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
-         "\r\n\r\n" + body;
+  return "POST " + path + " HTTP/1.1\r\nHost: test\r\n" + headers +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 std::string get(const std::string& path, const std::string& headers) {

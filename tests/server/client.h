@@ -29,7 +29,8 @@ class Client {
   void send(std::string_view bytes);
   void shut_write();
   void close();
-  // Reads until the marker has come (it stays in the buffer), the connection ends, or the time is over; false unless it came.
+  // Reads until the marker has come (it stays in the buffer), the connection ends, or the time is
+  // over; false unless it came.
   bool wait_for(std::string_view marker, double seconds = 20);
   // The next whole answer; interim ones (1xx) are skipped.
   Reply reply(double seconds = 60, bool to_head = false);
@@ -48,7 +49,8 @@ class Client {
 };
 
 // "POST path" with this body; headers: whole lines with their \r\n.
-[[nodiscard]] std::string post(const std::string& path, const std::string& body, const std::string& headers = "");
+[[nodiscard]] std::string post(const std::string& path, const std::string& body,
+                               const std::string& headers = "");
 [[nodiscard]] std::string get(const std::string& path, const std::string& headers = "");
 
 }  // namespace longshore::server

@@ -1,13 +1,13 @@
 // A server on any free port of the loopback interface, with the bundled model.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "server/log.h"
 #include "server/server.h"
@@ -51,7 +51,8 @@ class ServerTest : public ::testing::Test {
   // Nothing runs, nothing waits, every page is free or cached.
   [[nodiscard]] bool idle() const {
     const engine::EngineCounters counters = server->counters();
-    return counters.running == 0 && counters.queued == 0 && counters.free_pages + counters.cached_pages == counters.pages;
+    return counters.running == 0 && counters.queued == 0 &&
+           counters.free_pages + counters.cached_pages == counters.pages;
   }
 
   // A chat that goes on for `tokens` whatever the model says.

@@ -1,9 +1,9 @@
 #include "server/http_parser.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace longshore::server {
 namespace {
@@ -13,7 +13,8 @@ using State = RequestParser::State;
 constexpr const char* kPost =
     "POST /v1/x%2Fy?q=1 HTTP/1.1\r\nHost: a\r\nX-Thing:  value \r\nContent-Length: 5\r\n\r\nhello";
 constexpr const char* kChunked =
-    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+    "chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
 
 // Feeds in pieces, as a connection does: what was not taken comes again with more behind it.
 void feed(RequestParser& parser, const std::string& bytes, size_t piece) {
@@ -79,22 +80,25 @@ TEST(RequestParser, RefusesLongHeadersAndBodies) {
   EXPECT_EQ(status_of("GET /" + std::string(100'000, 'x'), limits), 431);
   EXPECT_EQ(status_of(head + "Content-Length: 101\r\n\r\n", limits), 413);
   EXPECT_EQ(status_of(head + "Content-Length: 100\r\n\r\n", limits), 0);
-  EXPECT_EQ(status_of(head + "Transfer-Encoding: chunked\r\n\r\n65\r\n" + std::string(101, 'x') + "\r\n", limits), 413);
+  EXPECT_EQ(
+      status_of(head + "Transfer-Encoding: chunked\r\n\r\n65\r\n" + std::string(101, 'x') + "\r\n",
+                limits),
+      413);
 }
 
 TEST(RequestParser, RefusesWhatIsNotHttp) {
   const std::vector<std::string> bad = {
-      "\x16\x03\x01\x02\x01",                                       // TLS
-      "hello\n",                                                    //
-      "GET / HTTP/1.1\nHost: a\n\n",                                // bare newlines
-      "GET /\r\n\r\n",                                              // HTTP/0.9
-      "GET / HTTP/1.1\r\nHost : a\r\n\r\n",                         // space before the colon
-      "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",                     // no colon
-      "GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",               // control character
-      "GET / HTTP/1.1\r\n\r\n",                                     // no Host
-      "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",               // two
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",   //
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5x\r\n\r\n",   //
+      "\x16\x03\x01\x02\x01",                                      // TLS
+      "hello\n",                                                   //
+      "GET / HTTP/1.1\nHost: a\n\n",                               // bare newlines
+      "GET /\r\n\r\n",                                             // HTTP/0.9
+      "GET / HTTP/1.1\r\nHost : a\r\n\r\n",                        // space before the colon
+      "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",                    // no colon
+      "GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",              // control character
+      "GET / HTTP/1.1\r\n\r\n",                                    // no Host
+      "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",              // two
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",  //
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5x\r\n\r\n",  //
       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -1,8 +1,8 @@
 // What the HTTP layer promises, over real sockets.
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "tests/server/fixture.h"
 #include "text/chat_template.h"
@@ -40,7 +40,8 @@ TEST_F(Http, StreamsEvents) {
 TEST_F(Http, StreamsToHttp10UntilTheEnd) {
   const std::string body = chat(4, true);
   Client client(port());
-  client.send("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  client.send("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
   const Reply reply = client.reply();
   EXPECT_EQ(reply.status, 200);
   EXPECT_TRUE(reply.head.starts_with("HTTP/1.0 200"));
@@ -92,15 +93,18 @@ TEST_F(Http, ErrorsTakeTheDialectOfThePath) {
   const Json anthropic = Json::parse(ask(post("/v1/messages", "{")).body);
   EXPECT_EQ(anthropic["type"], "error");
   EXPECT_EQ(anthropic["error"]["type"], "invalid_request_error");
-  const Json models = Json::parse(ask(get("/v1/models/other", "anthropic-version: 2023-06-01\r\n")).body);
+  const Json models =
+      Json::parse(ask(get("/v1/models/other", "anthropic-version: 2023-06-01\r\n")).body);
   EXPECT_EQ(models["error"]["type"], "not_found_error");
 }
 
 TEST_F(Http, RefusesMalformedBodies) {
-  const std::string deep = "{\"messages\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}";
-  for (const std::string& body : {std::string("{\"messages\": ["), std::string("[]"), std::string("\xff\xfe"),
-                                  std::string(R"({"messages": "hi"})"), std::string(R"({"messages": [{"role": 1}]})"),
-                                  std::string(R"({"model": "glm-nano", "messages": [], "max_tokens": "many"})"), deep}) {
+  const std::string deep =
+      "{\"messages\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}";
+  for (const std::string& body :
+       {std::string("{\"messages\": ["), std::string("[]"), std::string("\xff\xfe"),
+        std::string(R"({"messages": "hi"})"), std::string(R"({"messages": [{"role": 1}]})"),
+        std::string(R"({"model": "glm-nano", "messages": [], "max_tokens": "many"})"), deep}) {
     const Reply reply = ask(post(kChat, body));
     EXPECT_EQ(reply.status, 400) << body.substr(0, 100);
     EXPECT_TRUE(Json::parse(reply.body)["error"]["message"].is_string());
@@ -110,7 +114,8 @@ TEST_F(Http, RefusesMalformedBodies) {
 TEST_F(Http, RefusesLongHeadersAndLongBodies) {
   const Reply headers = ask(get("/health", "X-Long: " + std::string(100'000, 'x') + "\r\n"));
   EXPECT_EQ(headers.status, 431);
-  const Reply body = ask("POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n{");
+  const Reply body =
+      ask("POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n{");
   EXPECT_EQ(body.status, 413);
   EXPECT_EQ(Json::parse(body.body)["type"], "error");  // Anthropic's shape
 }
@@ -135,12 +140,14 @@ TEST_F(Http, RefusesWhatIsNotHttp) {
 TEST_F(Http, SaysContinueToThoseWhoWaitForIt) {
   const std::string body = chat(2, false);
   Client client(port());
-  client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: " +
-              std::to_string(body.size()) + "\r\n\r\n");
+  client.send(
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n");
   ASSERT_TRUE(client.wait_for("HTTP/1.1 100 Continue\r\n\r\n"));
   client.send(body);
   EXPECT_EQ(client.reply().status, 200);
-  client.send("POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+  client.send(
+      "POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n");
   EXPECT_EQ(client.reply().status, 404);
   EXPECT_EQ(client.interim_answers(), 1);
 }
@@ -148,7 +155,8 @@ TEST_F(Http, SaysContinueToThoseWhoWaitForIt) {
 TEST_F(Http, EchoesTheRequestIdOrMakesOne) {
   EXPECT_EQ(ask(get("/health", "X-Request-Id: abc-1\r\n")).header("x-request-id"), "abc-1");
   EXPECT_TRUE(ask(get("/health")).header("x-request-id").starts_with("req_"));
-  EXPECT_TRUE(ask(get("/health", "X-Request-Id: a b\r\n")).header("x-request-id").starts_with("req_"));
+  EXPECT_TRUE(
+      ask(get("/health", "X-Request-Id: a b\r\n")).header("x-request-id").starts_with("req_"));
   EXPECT_FALSE(ask(chat_request(1, true)).header("request-id").empty());
 }
 
@@ -159,16 +167,21 @@ TEST_F(Http, TokenizesAndBack) {
   EXPECT_EQ(Json::parse(ask(post("/detokenize", body.dump())).body)["text"], "<|user|>Hello ä");
   const Json bare = {{"tokens", tokens["tokens"]}};
   EXPECT_EQ(Json::parse(ask(post("/detokenize", bare.dump())).body)["prompt"], "Hello ä");
-  const Json several = Json::parse(ask(post("/tokenize", R"({"prompt": ["a", "a b"], "return_token_strs": true})")).body);
+  const Json several = Json::parse(
+      ask(post("/tokenize", R"({"prompt": ["a", "a b"], "return_token_strs": true})")).body);
   EXPECT_EQ(several["tokens"].size(), 2U);
   EXPECT_EQ(several["token_strs"][1].size(), several["count"][1]);
-  const Json chat = Json::parse(ask(post("/tokenize", R"({"messages": [{"role": "user", "content": "a"}]})")).body);
+  const Json chat = Json::parse(
+      ask(post("/tokenize", R"({"messages": [{"role": "user", "content": "a"}]})")).body);
   EXPECT_GT(chat["count"], 1);
-  for (const char* bad : {R"({})", R"({"prompt": 1})", R"({"prompt": "a", "messages": []})", R"({"messages": [1]})"}) {
+  for (const char* bad : {R"({})", R"({"prompt": 1})", R"({"prompt": "a", "promt": "a"})",
+                          R"({"prompt": "a", "messages": []})", R"({"messages": [1]})"}) {
     EXPECT_EQ(ask(post("/tokenize", bad)).status, 400) << bad;
   }
-  for (const char* bad : {R"({})", R"({"tokens": [-1]})", R"({"tokens": [1e9]})", R"({"tokens": [[1], 2]})",
-                          R"({"tokens": [99999999]})", R"({"tokens": [18446744073709551615]})"}) {
+  for (const char* bad :
+       {R"({})", R"({"tokens": [-1]})", R"({"tokens": [1e9]})", R"({"tokens": [[1], 2]})",
+        R"({"tokens": [99999999]})", R"({"tokens": [1], "skip": 1})",
+        R"({"tokens": [18446744073709551615]})"}) {
     EXPECT_EQ(ask(post("/detokenize", bad)).status, 400) << bad;
   }
 }
@@ -184,11 +197,13 @@ TEST_F(Http, ShowsModelsMetricsOffloadAndAFrontPage) {
   EXPECT_TRUE(eventually([&] { return idle(); }));
   const Reply metrics = ask(get("/metrics"));
   EXPECT_TRUE(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
-  for (const char* line : {"longshore:generation_tokens_total{is_streaming=\"True\",model_name=\"glm-nano\"} 5",
-                           "longshore:time_to_first_token_seconds_count{is_streaming=\"True\",model_name=\"glm-nano\"} 1",
-                           "longshore:inter_token_latency_seconds_count{model_name=\"glm-nano\"} 4",
-                           "longshore:num_requests_total{model_name=\"glm-nano\"} 1",
-                           "longshore:num_running_reqs{model_name=\"glm-nano\"} 0"}) {
+  for (const char* line :
+       {"longshore:generation_tokens_total{is_streaming=\"True\",model_name=\"glm-nano\"} 5",
+        "longshore:time_to_first_token_seconds_count{is_streaming=\"True\",model_name=\"glm-nano\"}"
+        " 1",
+        "longshore:inter_token_latency_seconds_count{model_name=\"glm-nano\"} 4",
+        "longshore:num_requests_total{model_name=\"glm-nano\"} 1",
+        "longshore:num_running_reqs{model_name=\"glm-nano\"} 0"}) {
     EXPECT_NE(metrics.body.find(line), std::string::npos) << line;
   }
   EXPECT_NE(ask(get("/")).body.find("/v1/chat/completions"), std::string::npos);
@@ -204,8 +219,10 @@ class HttpWithKey : public ServerTest {
 };
 
 TEST_F(HttpWithKey, LetsInOnlyWhoHasIt) {
-  for (const char* headers : {"", "Authorization: Bearer wrong!\r\n", "Authorization: Bearer secre\r\n",
-                              "Authorization: Bearer secrets\r\n", "Authorization: Basic secret\r\n", "x-api-key: \r\n"}) {
+  for (const char* headers :
+       {"", "Authorization: Bearer wrong!\r\n", "Authorization: Bearer secre\r\n",
+        "Authorization: Bearer secrets\r\n", "Authorization: Basic secret\r\n",
+        "x-api-key: \r\n"}) {
     const Reply reply = ask(get("/v1/models", headers));
     EXPECT_EQ(reply.status, 401) << headers;
     EXPECT_EQ(Json::parse(reply.body)["error"]["type"], "authentication_error");
@@ -214,11 +231,13 @@ TEST_F(HttpWithKey, LetsInOnlyWhoHasIt) {
   EXPECT_EQ(ask(get("/v1/models", "x-api-key: secret\r\n")).status, 200);
   EXPECT_EQ(ask(get("/metrics")).status, 401);
   EXPECT_EQ(ask(get("/health")).status, 200);
-  EXPECT_EQ(Json::parse(ask(post("/v1/messages", "{}")).body)["error"]["type"], "authentication_error");
+  EXPECT_EQ(Json::parse(ask(post("/v1/messages", "{}")).body)["error"]["type"],
+            "authentication_error");
 }
 
 TEST_F(HttpWithKey, AnswersAPageOfThatOrigin) {
-  const Reply reply = ask("OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\nOrigin: https://page.example\r\n\r\n");
+  const Reply reply = ask(
+      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\nOrigin: https://page.example\r\n\r\n");
   EXPECT_EQ(reply.status, 204);
   EXPECT_EQ(reply.header("access-control-allow-origin"), "https://page.example");
   EXPECT_FALSE(reply.header("access-control-allow-headers").empty());

@@ -1,8 +1,8 @@
 #include "server/json_body.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace longshore::server {
 namespace {
@@ -32,7 +32,8 @@ TEST(JsonBody, ParsesObjectsInOrder) {
 TEST(JsonBody, RefusesDeepNesting) {
   EXPECT_EQ(message_of(nested(256, "{\"a\":", "1", "}")), "");
   EXPECT_NE(message_of(nested(257, "{\"a\":", "1", "}")).find("256 levels"), std::string::npos);
-  EXPECT_NE(message_of("{\"a\":" + nested(256, "[", "", "]") + "}").find("256 levels"), std::string::npos);
+  EXPECT_NE(message_of("{\"a\":" + nested(256, "[", "", "]") + "}").find("256 levels"),
+            std::string::npos);
   EXPECT_NE(message_of(nested(1'000'000, "[", "", "")).find("256 levels"), std::string::npos);
   // Brackets in strings, escaped quotes among them, do not count.
   EXPECT_EQ(message_of("{\"a\": \"\\\"" + std::string(1000, '[') + "\"}"), "");
@@ -41,14 +42,16 @@ TEST(JsonBody, RefusesDeepNesting) {
 TEST(JsonBody, SaysWhereItIsNotJson) {
   EXPECT_NE(message_of("{\"a\": 1,\n \"b\": tru}").find("line 2, column 10"), std::string::npos)
       << message_of("{\"a\": 1,\n \"b\": tru}");
-  for (const char* bad : {"{", "{\"a\":}", "{\"a\":1,}", "{'a':1}", "{\"a\":01}", "{\"a\":NaN}", "{\"a\":\"\n\"}",
-                          "{\"a\":\"\\ud800\"}", "{\"a\":1}x", "\xef\xbb\xbf", "nul"}) {
+  for (const char* bad :
+       {"{", "{\"a\":}", "{\"a\":1,}", "{'a':1}", "{\"a\":01}", "{\"a\":NaN}", "{\"a\":\"\n\"}",
+        "{\"a\":\"\\ud800\"}", "{\"a\":1}x", "\xef\xbb\xbf", "nul"}) {
     EXPECT_NE(message_of(bad), "") << bad;
   }
 }
 
 TEST(JsonBody, RefusesInvalidUtf8) {
-  for (const char* bad : {"{\"a\":\"\xff\"}", "{\"a\":\"\xc0\xaf\"}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\":\"\xf0\x9f\x98\"}"}) {
+  for (const char* bad : {"{\"a\":\"\xff\"}", "{\"a\":\"\xc0\xaf\"}", "{\"a\":\"\xed\xa0\x80\"}",
+                          "{\"a\":\"\xf0\x9f\x98\"}"}) {
     EXPECT_NE(message_of(bad).find("UTF-8"), std::string::npos) << bad;
   }
 }

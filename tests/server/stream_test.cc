@@ -1,12 +1,11 @@
 // Streams, waiting and leaving: back-pressure, disconnects, deadlines, queues, the end.
-#include <gtest/gtest.h>
-
-#include <sys/socket.h>
-
 #include <chrono>
 #include <future>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include "tests/server/fixture.h"
 #include "text/chat_template.h"
@@ -29,7 +28,8 @@ TEST_F(Streams, AReaderWhoLeavesFreesPagesAtOnce) {
   client.close();
   EXPECT_TRUE(eventually([&] { return idle(); }, 3));
   EXPECT_LT(server->counters().generated_tokens, kEndless);
-  EXPECT_NE(ask(get("/metrics")).body.find("num_aborted_requests_total{model_name=\"glm-nano\"} 1"), std::string::npos);
+  EXPECT_NE(ask(get("/metrics")).body.find("num_aborted_requests_total{model_name=\"glm-nano\"} 1"),
+            std::string::npos);
   EXPECT_TRUE(eventually([&] { return server->open_connections() == 0; }, 5));
 }
 
@@ -49,6 +49,8 @@ TEST_F(Streams, AClientWhoLeavesTheQueueIsNoticed) {
   Client running(port());
   running.send(chat_request(kEndless, true));
   ASSERT_TRUE(running.wait_for("\"content\""));
+  ASSERT_TRUE(eventually(
+      [&] { return server->counters().running == 1 && server->counters().queued == 0; }));
   Client waiting(port());
   waiting.send(chat_request(5, true));
   ASSERT_TRUE(eventually([&] { return server->counters().queued == 1; }));
@@ -70,20 +72,21 @@ TEST_F(Streams, AHalfClosedClientGetsItsWholeAnswer) {
   start();
   for (const bool stream : {false, true}) {
     Client client(port());
-    client.send(chat_request(200, stream));
+    client.send(chat_request(40, stream));
     client.shut_write();
     const Reply reply = client.reply();
     ASSERT_EQ(reply.status, 200);
     EXPECT_TRUE(reply.complete);
     const bool whole = stream ? reply.body.ends_with("[DONE]\n\n")
-                              : Json::parse(reply.body)["usage"]["completion_tokens"] == 200;
+                              : Json::parse(reply.body)["usage"]["completion_tokens"] == 40;
     EXPECT_TRUE(whole) << reply.body;
     EXPECT_TRUE(client.closed());
   }
 }
 
 TEST_F(Streams, ASlowReaderHoldsNobodyUpAndIsCut) {
-  options.pending_bytes = 200'000;
+  options.pending_bytes = 40'000;
+  options.send_buffer = 4096;
   start();
   Client slow(port(), 4096);
   slow.send(chat_request(kEndless, true, R"(, "logprobs": true, "top_logprobs": 20)"));
@@ -99,7 +102,9 @@ TEST_F(Streams, CommentsKeepALongPrefillAlive) {
   start();
   std::string words;
   for (int i = 0; i < 400; ++i) words += " seven plus nine";
-  const Json body = {{"model", "glm-nano"}, {"stream", true}, {"max_tokens", 2},
+  const Json body = {{"model", "glm-nano"},
+                     {"stream", true},
+                     {"max_tokens", 2},
                      {"messages", Json::array({{{"role", "user"}, {"content", words}}})}};
   const Reply reply = ask(post(kChat, body.dump()));
   ASSERT_EQ(reply.status, 200) << reply.body;
@@ -127,15 +132,20 @@ TEST_F(Streams, AFullQueueSays429AndWhenToComeAgain) {
   Client running(port());
   running.send(chat_request(kEndless, true));
   ASSERT_TRUE(running.wait_for("\"content\""));
+  ASSERT_TRUE(eventually(
+      [&] { return server->counters().running == 1 && server->counters().queued == 0; }));
   Client waiting(port());
   waiting.send(chat_request(3, false));
   ASSERT_TRUE(eventually([&] { return server->counters().queued == 1; }));
   const Reply refused = ask(chat_request(3, true));
   EXPECT_EQ(refused.status, 429);
   EXPECT_FALSE(refused.header("retry-after").empty());
-  EXPECT_EQ(ask(post("/v1/messages", R"({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "a"}]})"))
-                .status,
-            429);
+  EXPECT_EQ(
+      ask(post(
+              "/v1/messages",
+              R"({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "a"}]})"))
+          .status,
+      429);
   running.close();
   EXPECT_EQ(waiting.reply().status, 200);
 }
@@ -146,10 +156,10 @@ TEST_F(Streams, DrainingFinishesWhatWasAccepted) {
   idle_client.send(get("/health"));
   EXPECT_EQ(idle_client.reply().status, 200);
   Client streaming(port());
-  streaming.send(chat_request(400, true));
+  streaming.send(chat_request(120, true));
   ASSERT_TRUE(streaming.wait_for("\"content\""));
   Client waiting(port());
-  waiting.send(chat_request(400, false));
+  waiting.send(chat_request(120, false));
   ASSERT_TRUE(eventually([&] { return server->counters().running == 2; }));
   auto stopped = std::async(std::launch::async, [&] { return server->stop(); });
   const Reply stream = streaming.reply();

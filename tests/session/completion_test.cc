@@ -162,6 +162,39 @@ TEST(Completion, ReasoningIsSplitFromTheAnswer) {
   EXPECT_EQ(completion.finish_reason, "stop");
 }
 
+TEST(Completion, ReasoningTokensEndWithTheThinking) {
+  const Json task = task_named("add", true);
+  const Completion whole = run(request_for({{"messages", task["messages"]}, {"enable_thinking", true}}));
+  const int32_t end = *nano().tokenizer->id_of("</think>");
+  const auto at = std::find(whole.ids.begin(), whole.ids.end(), end);
+  ASSERT_NE(at, whole.ids.end());
+  EXPECT_EQ(whole.reasoning_tokens, at - whole.ids.begin() + 1);
+
+  CompletionRequest cut = request_for({{"messages", task["messages"]}, {"enable_thinking", true}});
+  cut.generation.max_tokens = 3;
+  EXPECT_EQ(run(cut).reasoning_tokens, 3) << "still thinking";
+  EXPECT_EQ(run(goodbye()).reasoning_tokens, 0) << "never began";
+}
+
+TEST(Completion, ReasoningThatBecomesTheAnswerCountsAsNone) {
+  // The prompt claims to have ended with <think>, and the model ends without </think>.
+  CompletionRequest request = goodbye();
+  request.parser.starts_in_reasoning = true;
+  const Completion completion = run(request);
+  EXPECT_EQ(completion.content, "Goodbye! Have a nice day.");
+  EXPECT_EQ(completion.reasoning_tokens, 0);
+}
+
+TEST(Completion, StopStringsCannotComeBeforeMinTokens) {
+  CompletionRequest request = goodbye();
+  request.stop = {"Good", "day"};
+  EXPECT_EQ(run(request).text, "");
+  request.generation.min_tokens = 3;
+  const Completion completion = run(request);
+  EXPECT_EQ(completion.text, "Goodbye! Have a nice ");
+  EXPECT_EQ(completion.matched_stop, "day");
+}
+
 TEST(Completion, LogprobsComeForEveryTokenWhenAskedFor) {
   CompletionRequest request = goodbye();
   EXPECT_TRUE(run(request).tokens.empty());

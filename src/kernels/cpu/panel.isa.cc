@@ -192,11 +192,12 @@ LS_SIMD void multiply_groups(int64_t groups, const uint32_t* weights, const uint
   }
 }
 
-void load_scales(const Tile& tile, int64_t segment, float* scales) {
-  for (int r = 0; r < kTileRows; ++r) {
-    const bool scaled = r < tile.count && tile.scales[r] != nullptr;
-    scales[r] = scaled ? tile.scales[r][segment] : 1.0f;
-  }
+// scales[row, row + rows) of the tile, and 1 for the rows that complete a group.
+void load_scales(const Tile& tile, int64_t row, int64_t rows, int64_t segment, float* scales) {
+  const int64_t end = least(row + rows, tile.count);
+  const bool scaled = tile.scales[row] != nullptr;  // all or none of a matrix
+  for (int64_t r = row; r < end; ++r) scales[r] = scaled ? tile.scales[r][segment] : 1.0f;
+  for (int64_t r = end; r < row + rows; ++r) scales[r] = 1.0f;
 }
 
 struct PanelView {
@@ -230,7 +231,7 @@ class FewPanels {
       }
       const bool more = next_row < tile_.count;
       const int64_t rows = least(kFewRows, tile_.count - row);
-      load_scales(tile_, block.segment, scales_[buffer]);
+      load_scales(tile_, row, kFewRows, block.segment, scales_[buffer]);
       for (int64_t p = 0; p < panels_.count; ++p) {
         constexpr int64_t kPart = kFewRows * kStep / kBlock;  // rows of one step's work
         int64_t widened = p == 0 && more ? 0 : kFewRows;
@@ -265,22 +266,22 @@ class FewPanels {
     const int64_t rows = least(kFewRows, tile_.count - row);
     for (int64_t r = begin; r < end; ++r) {
       if (r < rows) {
-        widen_row<kType>(tile_, row + r, r, block, later(row + r, block.start), weights_[buffer]);
+        widen_row<kType>(tile_, row + r, r, block, later(row, r, block.start), weights_[buffer]);
       } else if (r < groups_of(rows) * kSide) {
         uint32_t* target = weights_[buffer] + r / kSide * kGroupWords + r % kSide * kSide;
         for (int64_t k = 0; k < block.steps; ++k) store(target + k * kTileWords, zero());
       }
     }
   }
-  [[nodiscard]] LS_SIMD const uint8_t* later(int64_t r, int64_t start) const {
-    const int64_t then = r + kFewRows;
-    const int64_t row_bytes = tile_.in * kSize<kType>;
-    const auto* base =
-        static_cast<const uint8_t*>(then < tile_.count ? tile_.rows[then] : tile_.rows[r]);
-    if (then >= tile_.count && tile_.next != nullptr) {
-      base = static_cast<const uint8_t*>(tile_.next) + (then - tile_.count) * row_bytes;
-    }
-    return base + start * kSize<kType>;
+  // What to ask for while row r of the group at `row` is widened from column `start` on: the rows
+  // behind the group, as many bytes, but as they lie in memory and not by columns. Short pieces of
+  // many rows would be read at half the speed.
+  [[nodiscard]] LS_SIMD const uint8_t* later(int64_t row, int64_t r, int64_t start) const {
+    const int64_t then = row + kFewRows;
+    const auto* base = static_cast<const uint8_t*>(then < tile_.count      ? tile_.rows[then]
+                                                   : tile_.next != nullptr ? tile_.next
+                                                                           : tile_.rows[row]);
+    return base + (start * kFewRows + r * kBlock) * kSize<kType>;
   }
 
   const Tile& tile_;
@@ -309,7 +310,7 @@ void many_panels(const Tile* tiles, int64_t count, const PanelView& panels, floa
        block = next_block(tiles[0], block)) {
     const int64_t later = (block.start + kBlock) * kSize<kType>;
     for (int64_t j = 0; j < count; ++j) {
-      load_scales(tiles[j], block.segment, scales + j * kTileRows);
+      load_scales(tiles[j], 0, kTileRows, block.segment, scales + j * kTileRows);
       for (int64_t r = 0; r < tiles[j].count; ++r) {
         const auto* row = static_cast<const uint8_t*>(tiles[j].rows[r]);
         const auto* next = static_cast<const uint8_t*>(tiles[j].next);
@@ -326,8 +327,15 @@ void many_panels(const Tile* tiles, int64_t count, const PanelView& panels, floa
       const uint32_t* panel = panels.words + p * panels.stride + block.offset;
       for (int64_t j = 0; j < count; ++j) {
         int64_t added = 0;
+        // The next panel's part of this block lies far behind.
+        const uint32_t* next = j == 0 && p + 1 < panels.count ? panel + panels.stride : panel;
         multiply_groups(groups_of(tiles[j].count), weights + j * kTileBlock, panel, block.steps,
-                        sums[turn], [&](int64_t) {
+                        sums[turn], [&](int64_t k) {
+                          if (j == 0) {
+                            for (int64_t i = 0; i < kSide; ++i) {
+                              prefetch(next + k * kTileWords + i * kSide);
+                            }
+                          }
                           pending.add(added, added + kSide);
                           added += kSide;
                         });

@@ -17,7 +17,7 @@ constexpr int64_t kFewInputs =
     6;  // up to here tiles are short, to spread one token's rows over many threads
 constexpr int64_t kShortTile = 16;
 constexpr int64_t kFewestPanelInputs =
-    2;  // from here on panels pay, where the instruction set has them
+    3;  // from here on panels pay, where the instruction set has them
 constexpr int64_t kPanelBlock =
     32;  // most panels of one panel product: a widened weight is used for 512 inputs
 constexpr int64_t kManyPanels = 8;  // from here on the inputs of a panel product exceed the

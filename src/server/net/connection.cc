@@ -1,20 +1,21 @@
 #include "server/net/connection.h"
 
+#include <algorithm>
+#include <exception>
+#include <random>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-
 #include <poll.h>
-
-#include <algorithm>
-#include <exception>
-#include <random>
 
 #include "server/log.h"
 
+// GCC 12 destroys some temporaries of an expression with co_await twice: whatever is passed to an
+// awaited function has a name here.
 namespace longshore::server {
 namespace {
 
@@ -28,15 +29,19 @@ using Clock = Connection::Clock;
 // Beyond this, what a client sends ahead waits in the socket.
 constexpr size_t kReadAhead = 64 * 1024;
 constexpr size_t kWriteSlice = 64 * 1024;
-constexpr int kSendBuffer = 128 * 1024;  // Linux takes twice of it
 constexpr double kLingerSeconds = 2;
 constexpr double kLingerDrainingSeconds = 0.3;
+
+const ApiError kCutShort{400, "the connection was closed in the midst of a request", "", ""};
+const ApiError kTooSlow{408, "the request took too long to arrive", "", ""};
 
 Clock::duration duration(double seconds) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
-double seconds_since(Clock::time_point then) { return std::chrono::duration<double>(Clock::now() - then).count(); }
+double seconds_since(Clock::time_point then) {
+  return std::chrono::duration<double>(Clock::now() - then).count();
+}
 
 bool is_printable(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
@@ -47,7 +52,8 @@ std::string new_request_id() {
   return fmt::format("req_{:016x}{:08x}", random(), static_cast<uint32_t>(random()));
 }
 
-// Handling a request on a worker thread. No exception leaves: a library's would end the connection without an answer.
+// Handling a request on a worker thread. No exception leaves: a library's would end the connection
+// without an answer.
 App::Answer handle(const App& app, const HttpRequest& request) {
   try {
     return app.handle(request);
@@ -80,8 +86,9 @@ Connection::Connection(tcp::socket socket, Shared& shared)
   error_code ignored;
   socket_.set_option(tcp::no_delay(true), ignored);
   socket_.set_option(asio::socket_base::keep_alive(true), ignored);
-  // What a stalled reader can hold in the kernel, which otherwise grows to megabytes; no stream of tokens needs more.
-  socket_.set_option(asio::socket_base::send_buffer_size(kSendBuffer), ignored);
+  // What a stalled reader can hold in the kernel, which otherwise grows to megabytes; no stream of
+  // tokens needs more.
+  socket_.set_option(asio::socket_base::send_buffer_size(shared_.options.send_buffer), ignored);
   const auto peer = socket_.remote_endpoint(ignored);
   peer_ = ignored ? "?" : fmt::format("{}:{}", peer.address().to_string(), peer.port());
   shared_.metrics.connection_opened();
@@ -108,8 +115,10 @@ void Connection::start() {
     }
     self->abort();
   };
-  asio::co_spawn(socket_.get_executor(), [self] { return self->pump(); }, ended);
-  asio::co_spawn(socket_.get_executor(), [self] { return self->serve(); }, ended);
+  asio::co_spawn(
+      socket_.get_executor(), [self] { return self->pump(); }, ended);
+  asio::co_spawn(
+      socket_.get_executor(), [self] { return self->serve(); }, ended);
 }
 
 void Connection::wake() {
@@ -122,7 +131,8 @@ void Connection::notice() {
   woken_ = true;
   signal_.cancel();
   const bool overflowed = call_ && call_->overflowed();
-  if (overflowed && !broken_) log(LogLevel::kWarning, "{} {}: the reader is too slow, cut", peer_, request_id_);
+  if (overflowed && !broken_)
+    log(LogLevel::kWarning, "{} {}: the reader is too slow, cut", peer_, request_id_);
   if (overflowed || shared_.at_least(Stage::kAborting)) abort();
 }
 
@@ -155,7 +165,8 @@ Connection::awaitable<void> Connection::pump() {
       if (broken_) co_return;
       continue;
     }
-    const size_t got = co_await socket_.async_read_some(asio::buffer(piece_), redirect_error(use_awaitable, ec));
+    const size_t got =
+        co_await socket_.async_read_some(asio::buffer(piece_), redirect_error(use_awaitable, ec));
     if (ec) break;
     if (!discarding_) inbound_.append(piece_.data(), got);
     notice();
@@ -163,7 +174,8 @@ Connection::awaitable<void> Connection::pump() {
   if (ec == asio::error::eof) {
     half_closed_ = true;
     notice();
-    // Whether the client has only stopped sending or has gone shows when it answers a write with a reset.
+    // Whether the client has only stopped sending or has gone shows when it answers a write with a
+    // reset.
     co_await socket_.async_wait(tcp::socket::wait_error, redirect_error(use_awaitable, ec));
     if (!ec && !is_dead(socket_)) co_return;
   }
@@ -186,70 +198,72 @@ Clock::time_point Connection::receive_deadline(const RequestParser& parser, Cloc
                                                Clock::time_point progress) const {
   const ServerOptions& options = shared_.options;
   const bool started = parser.state() != RequestParser::State::kHead || !inbound_.empty();
-  if (parser.state() == RequestParser::State::kBody) return progress + duration(options.read_timeout);
+  if (parser.state() == RequestParser::State::kBody)
+    return progress + duration(options.read_timeout);
   if (started) return since + duration(options.read_timeout);
   const Clock::time_point idle = since + duration(options.idle_timeout);
   return shared_.at_least(Stage::kDraining) ? std::min(idle, shared_.idle_until) : idle;
 }
 
 Connection::awaitable<std::optional<HttpRequest>> Connection::receive() {
-  using State = RequestParser::State;
   RequestParser parser({shared_.options.max_header_bytes, shared_.options.max_body_bytes});
+  const bool whole = co_await read_request(parser);
+  if (!whole) co_return std::nullopt;
+  arrival_ = Clock::now();
+  co_return std::move(parser.request());
+}
+
+Connection::awaitable<bool> Connection::read_request(RequestParser& parser) {
+  using State = RequestParser::State;
   Clock::time_point since = Clock::now();  // of the wait, then of the request's first byte
   Clock::time_point progress = since;
   bool started = false;
   bool head_seen = false;
   while (true) {
-    if (!started && !inbound_.empty()) {
-      started = true;
-      since = Clock::now();
-    }
-    const size_t taken = parser.feed(inbound_);
-    if (taken > 0) {
-      inbound_.erase(0, taken);
-      room_.cancel();
-      progress = Clock::now();
-    }
+    if (!started && !inbound_.empty()) since = Clock::now();
+    if (take_inbound(parser)) progress = Clock::now();
+    started = parser.state() != State::kHead || !inbound_.empty();
     if (parser.state() != State::kHead && !head_seen) {
       head_seen = true;
       begin_request(parser.request());
-      // A body that nobody wants is not waited for. With a whole request handle() says the same.
-      if (parser.state() == State::kBody) {
-        if (const auto refusal = shared_.app.refuse(parser.request())) {
-          co_await respond(parser.request(), *refusal, false);
-          co_return std::nullopt;
-        }
-      }
-      if (parser.state() == State::kBody && parser.expects_continue()) co_await write(std::string(kContinue));
+      const bool wanted = co_await welcome(parser);
+      if (!wanted) co_return false;
     }
-    if (parser.state() == State::kFailed) {
-      co_await respond(parser.request(), shared_.app.error_response(parser.request(), parser.error()), false);
-      co_return std::nullopt;
-    }
-    if (parser.state() == State::kDone) {
-      arrival_ = Clock::now();
-      co_return std::move(parser.request());
-    }
-    if (broken_) co_return std::nullopt;
-    started = started && (parser.state() != State::kHead || !inbound_.empty());
-    if (half_closed_) {
-      if (!started) co_return std::nullopt;
-      const ApiError error{400, "the connection was closed in the midst of a request", "", ""};
-      co_await respond(parser.request(), shared_.app.error_response(parser.request(), error), false);
-      co_return std::nullopt;
-    }
+    if (parser.state() == State::kDone) co_return true;
+    if (broken_ || (half_closed_ && !started)) co_return false;
     const Clock::time_point deadline = receive_deadline(parser, since, progress);
+    const bool failed = parser.state() == State::kFailed;
     error_code ignored;
-    if (Clock::now() < deadline || (!started && socket_.available(ignored) > 0)) {
+    if (!failed && !half_closed_ &&
+        (Clock::now() < deadline || (!started && socket_.available(ignored) > 0))) {
       co_await sleep_until(deadline);
       continue;
     }
-    if (started) {
-      const ApiError error{408, "the request took too long to arrive", "", ""};
-      co_await respond(parser.request(), shared_.app.error_response(parser.request(), error), false);
-    }
-    co_return std::nullopt;
+    if (!started) co_return false;
+    const ApiError error = failed ? parser.error() : half_closed_ ? kCutShort : kTooSlow;
+    const HttpResponse response = shared_.app.error_response(parser.request(), error);
+    co_await respond(parser.request(), response, false);
+    co_return false;
   }
+}
+
+bool Connection::take_inbound(RequestParser& parser) {
+  const size_t taken = parser.feed(inbound_);
+  inbound_.erase(0, taken);
+  if (taken > 0) room_.cancel();
+  return taken > 0;
+}
+
+Connection::awaitable<bool> Connection::welcome(const RequestParser& parser) {
+  // A body that nobody wants is not waited for. With a whole request App::handle says the same.
+  if (parser.state() != RequestParser::State::kBody) co_return true;
+  if (const auto refusal = shared_.app.refuse(parser.request())) {
+    co_await respond(parser.request(), *refusal, false);
+    co_return false;
+  }
+  const std::string go_on(kContinue);
+  if (parser.expects_continue()) co_await write(go_on);
+  co_return true;
 }
 
 void Connection::begin_request(const HttpRequest& request) {
@@ -267,7 +281,7 @@ bool Connection::keeps_alive(const HttpRequest& request) const {
 
 Framing Connection::framing(const HttpRequest& request, bool keep_alive) const {
   Framing framing;
-  framing.version = request.version;
+  framing.version = request.version == 10 ? 10 : 11;
   framing.keep_alive = keep_alive;
   framing.head_only = request.method == "HEAD";
   framing.request_id = request_id_;
@@ -278,7 +292,8 @@ Framing Connection::framing(const HttpRequest& request, bool keep_alive) const {
 Connection::awaitable<bool> Connection::answer(const HttpRequest& request) {
   App::Answer answer;
   if (request.method == "POST") {
-    answer = co_await asio::co_spawn(shared_.workers, handle_on_worker(shared_.app, request), use_awaitable);
+    answer = co_await asio::co_spawn(shared_.workers, handle_on_worker(shared_.app, request),
+                                     use_awaitable);
   } else {
     answer = handle(shared_.app, request);
   }
@@ -291,33 +306,38 @@ Connection::awaitable<bool> Connection::answer(const HttpRequest& request) {
   co_return more;
 }
 
-Connection::awaitable<bool> Connection::respond(const HttpRequest& request, const HttpResponse& response,
-                                                bool may_keep_alive) {
+Connection::awaitable<bool> Connection::respond(const HttpRequest& request,
+                                                const HttpResponse& response, bool may_keep_alive) {
   if (request_id_.empty()) begin_request(request);  // the head was not even readable
   const bool keep = may_keep_alive && keeps_alive(request);
   shared_.metrics.count_response(response.status);
-  const bool written = co_await write(serialize(response, framing(request, keep)));
+  const std::string bytes = serialize(response, framing(request, keep));
+  const bool written = co_await write(bytes);
   log_request(request, response.status, call_ ? &call_->summary() : nullptr);
   request_id_.clear();
-  co_return written && keep;
+  co_return written&& keep;
 }
 
-Connection::awaitable<bool> Connection::run(const HttpRequest& request, std::unique_ptr<Exchange>& exchange) {
+Connection::awaitable<bool> Connection::run(const HttpRequest& request,
+                                            std::unique_ptr<Exchange>& exchange) {
   CallOptions options;
   options.arrival = arrival_;
   options.timeout_seconds = shared_.options.request_timeout;
   options.pending_bytes = shared_.options.pending_bytes;
-  auto call = Call::start(shared_.service, shared_.metrics, std::move(exchange), options, [this] { wake(); });
+  auto call = Call::start(shared_.service, shared_.metrics, std::move(exchange), options,
+                          [this] { wake(); });
   bool more = false;
   if (call) {
     call_ = std::move(*call);
     last_write_ = Clock::now();
     more = co_await relay(request, *call_);
     call_->abandon();
-    if (broken_) log_request(request, 499, &call_->summary());  // as nginx notes a client that went away
+    if (broken_)
+      log_request(request, 499, &call_->summary());  // as nginx notes a client that went away
     call_.reset();
   } else {
-    more = co_await respond(request, shared_.app.error_response(request, call.error()));
+    const HttpResponse refusal = shared_.app.error_response(request, call.error());
+    more = co_await respond(request, refusal);
   }
   co_return more;
 }
@@ -329,7 +349,8 @@ Connection::awaitable<bool> Connection::relay(const HttpRequest& request, Call& 
   while (true) {
     const Call::Output output = call.take(stream_begun_);
     if (output.failure) {
-      const bool more = co_await respond(request, shared_.app.error_response(request, *output.failure));
+      const HttpResponse failure = shared_.app.error_response(request, *output.failure);
+      const bool more = co_await respond(request, failure);
       co_return more;
     }
     if (output.done && !call.streams()) {
@@ -349,7 +370,7 @@ Connection::awaitable<bool> Connection::relay(const HttpRequest& request, Call& 
       if (output.done && chunked) bytes += kLastChunk;
       const bool written = co_await write(bytes);
       if (written && output.done) log_request(request, 200, &call.summary());
-      if (!written || output.done) co_return written && keep;
+      if (!written || output.done) co_return written&& keep;
       continue;
     }
     if (broken_) co_return false;
@@ -363,7 +384,8 @@ Connection::awaitable<bool> Connection::relay(const HttpRequest& request, Call& 
   }
 }
 
-Connection::awaitable<bool> Connection::break_silence(const HttpRequest& request, const Call& call) {
+Connection::awaitable<bool> Connection::break_silence(const HttpRequest& request,
+                                                      const Call& call) {
   const bool long_silent = Clock::now() >= last_write_ + duration(shared_.options.keep_alive);
   const bool doubtful = half_closed_ && !probed_;
   if (!long_silent && !doubtful) co_return false;
@@ -371,7 +393,8 @@ Connection::awaitable<bool> Connection::break_silence(const HttpRequest& request
   std::string bytes;
   if (stream_begun_ || (call.streams() && long_silent)) {
     if (!stream_begun_) {
-      bytes = serialize_event_stream_head(framing(request, keeps_alive(request) && request.version == 11));
+      bytes = serialize_event_stream_head(
+          framing(request, keeps_alive(request) && request.version == 11));
       shared_.metrics.count_response(200);
     }
     stream_begun_ = true;
@@ -396,7 +419,9 @@ Connection::awaitable<bool> Connection::write(const std::string& bytes) {
       if (self) self->abort();
     });
     const size_t size = std::min(kWriteSlice, bytes.size() - at);
-    at += co_await asio::async_write(socket_, asio::buffer(bytes.data() + at, size), redirect_error(use_awaitable, ec));
+    const size_t sent = co_await asio::async_write(socket_, asio::buffer(bytes.data() + at, size),
+                                                   redirect_error(use_awaitable, ec));
+    at += sent;
     write_guard_.cancel();
   }
   last_write_ = Clock::now();
@@ -412,17 +437,21 @@ Connection::awaitable<void> Connection::linger() {
   error_code ignored;
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
   const bool hurry = shared_.at_least(Stage::kDraining);
-  const Clock::time_point until = Clock::now() + duration(hurry ? kLingerDrainingSeconds : kLingerSeconds);
+  const Clock::time_point until =
+      Clock::now() + duration(hurry ? kLingerDrainingSeconds : kLingerSeconds);
   while (!half_closed_ && !broken_ && Clock::now() < until) co_await sleep_until(until);
 }
 
-void Connection::log_request(const HttpRequest& request, int status, const CallSummary* summary) const {
+void Connection::log_request(const HttpRequest& request, int status,
+                             const CallSummary* summary) const {
   if (!shared_.options.log_requests) return;
-  std::string line = fmt::format("{} {} {} {} {:.1f} ms {}", peer_, request.method, request.target.substr(0, 200), status,
-                                 seconds_since(arrival_) * 1e3, request_id_);
+  std::string line =
+      fmt::format("{} {} {} {} {:.1f} ms {}", peer_, request.method, request.target.substr(0, 200),
+                  status, seconds_since(arrival_) * 1e3, request_id_);
   if (summary != nullptr && summary->prompt_tokens > 0) {
-    fmt::format_to(std::back_inserter(line), " prompt {} cached {} output {} {}", summary->prompt_tokens,
-                   summary->cached_tokens, summary->output_tokens, summary->finish_reason);
+    fmt::format_to(std::back_inserter(line), " prompt {} cached {} output {} {}",
+                   summary->prompt_tokens, summary->cached_tokens, summary->output_tokens,
+                   summary->finish_reason);
   }
   log_line(LogLevel::kInfo, line);
 }

@@ -1,6 +1,8 @@
 #include "server/net/listener.h"
 
-#include "server/net/connection.h"
+#include <future>
+#include <thread>
+#include <vector>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -10,12 +12,10 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
-
-#include <future>
-#include <thread>
-#include <vector>
+#include <pthread.h>
 
 #include "server/log.h"
+#include "server/net/connection.h"
 
 namespace longshore::server {
 namespace {
@@ -70,7 +70,9 @@ asio::awaitable<void> Listener::Impl::accept() {
   }
 }
 
-void Listener::Impl::adopt(tcp::socket socket) { std::make_shared<Connection>(std::move(socket), shared)->start(); }
+void Listener::Impl::adopt(tcp::socket socket) {
+  std::make_shared<Connection>(std::move(socket), shared)->start();
+}
 
 void Listener::Impl::close_door() {
   error_code ec;
@@ -96,26 +98,33 @@ bool Listener::Impl::wait_until_empty(Clock::time_point until) {
 
 Listener::Listener(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Result<std::unique_ptr<Listener>> Listener::open(App& app, session::Service& service, Metrics& metrics,
-                                                 const ServerOptions& options) {
+Result<std::unique_ptr<Listener>> Listener::open(App& app, session::Service& service,
+                                                 Metrics& metrics, const ServerOptions& options) {
   auto impl = std::make_unique<Impl>(app, service, metrics, options);
   error_code ec;
   tcp::resolver resolver(impl->io);
-  const auto found = resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, ec);
-  if (ec || found.empty()) return fail(ErrorKind::kUsage, "--host {}: not an address of this machine: {}", options.host, ec.message());
+  const auto found =
+      resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, ec);
+  if (ec || found.empty())
+    return fail(ErrorKind::kUsage, "--host {}: not an address of this machine: {}", options.host,
+                ec.message());
   const tcp::endpoint endpoint = found.begin()->endpoint();
   impl->acceptor.open(endpoint.protocol(), ec);
   if (!ec) impl->acceptor.set_option(tcp::acceptor::reuse_address(true), ec);
   if (!ec) impl->acceptor.bind(endpoint, ec);
   if (!ec) impl->acceptor.listen(4096, ec);
   if (ec) {
-    return fail(ErrorKind::kUsage, "--host {} --port {}: cannot listen there: {}: choose another", options.host,
-                options.port, ec.message());
+    return fail(ErrorKind::kUsage, "--host {} --port {}: cannot listen there: {}: choose another",
+                options.host, options.port, ec.message());
   }
   impl->port = impl->acceptor.local_endpoint().port();
-  asio::co_spawn(impl->door, [raw = impl.get()] { return raw->accept(); }, asio::detached);
+  asio::co_spawn(
+      impl->door, [raw = impl.get()] { return raw->accept(); }, asio::detached);
   for (int i = 0; i < std::max(1, options.io_threads); ++i) {
-    impl->threads.emplace_back([raw = impl.get()] { raw->io.run(); });
+    impl->threads.emplace_back([raw = impl.get()] {
+      pthread_setname_np(pthread_self(), "http");
+      raw->io.run();
+    });
   }
   return std::unique_ptr<Listener>(new Listener(std::move(impl)));
 }
@@ -128,7 +137,9 @@ Listener::~Listener() {
   for (std::thread& thread : impl_->threads) thread.join();
 }
 
-uint16_t Listener::port() const { return impl_->port; }
+uint16_t Listener::port() const {
+  return impl_->port;
+}
 
 int64_t Listener::connections() const {
   const std::lock_guard lock(impl_->shared.mutex);
@@ -138,8 +149,10 @@ int64_t Listener::connections() const {
 bool Listener::drain(double seconds) {
   Impl& impl = *impl_;
   const auto now = Clock::now();
-  const auto until = now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  if (!impl.shared.at_least(Stage::kDraining)) impl.shared.idle_until = std::min(now + kIdleGrace, until);
+  const auto until =
+      now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  if (!impl.shared.at_least(Stage::kDraining))
+    impl.shared.idle_until = std::min(now + kIdleGrace, until);
   std::promise<void> closed;
   asio::post(impl.door, [&] {
     impl.close_door();

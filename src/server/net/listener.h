@@ -1,6 +1,7 @@
 // The listening socket, the io threads, and the connections that live on them.
 //
-// Ownership: app, service and metrics outlive the listener. Threading: one thread creates, stops and destroys.
+// Ownership: app, service and metrics outlive the listener. Threading: one thread creates, stops
+// and destroys.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ namespace longshore::server {
 class Listener {
  public:
   // kUsage: the address cannot be resolved or is in use.
-  static Result<std::unique_ptr<Listener>> open(App& app, session::Service& service, Metrics& metrics,
-                                                const ServerOptions& options);
+  static Result<std::unique_ptr<Listener>> open(App& app, session::Service& service,
+                                                Metrics& metrics, const ServerOptions& options);
   // Cuts every connection.
   ~Listener();
   Listener(const Listener&) = delete;
@@ -27,8 +28,8 @@ class Listener {
 
   [[nodiscard]] uint16_t port() const;
   [[nodiscard]] int64_t connections() const;
-  // Takes what waits at the door, closes it, waits up to `seconds` for the connections to finish, then cuts them. True: none
-  // had to be cut.
+  // Takes what waits at the door, closes it, waits up to `seconds` for the connections to finish,
+  // then cuts them. True: none had to be cut.
   bool drain(double seconds);
 
  private:
