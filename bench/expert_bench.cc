@@ -95,7 +95,8 @@ class Bench {
                           kMegabyte * kMegabyte;
     std::vector<double> seconds;
     std::vector<double> rates;
-    for (int repeat = 0; repeat <= repeats_; ++repeat) {
+    const Stopwatch whole;
+    for (int repeat = 0; repeat <= repeats_ || whole.seconds() < kWarmUp + kLeast; ++repeat) {
       if (cancel_.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
       batch.route_together(next_, bank_.size());
       next_ = (next_ + active) % bank_.size();
@@ -110,11 +111,12 @@ class Bench {
                                      bank_.size() * ExpertBank::kExpertBytes - bytes);
       const Stopwatch reading;
       read_once(pool_, bank_.data() + start / 64 * 64, bytes);
-      if (repeat == 0) continue;  // warms up
+      if (repeat == 0 || whole.seconds() < kWarmUp) continue;
       rates.push_back(static_cast<double>(bytes) / reading.seconds() / 1e9);
       seconds.push_back(call);
     }
     LS_TRY_VOID(check(batch));
+    LS_CHECK(!seconds.empty());
     *ceiling = median(rates);
     return median(seconds);
   }
@@ -136,6 +138,9 @@ class Bench {
 
  private:
   static constexpr int64_t kMegabyte = 1 << 20;
+  // Seconds of a case, at least: clocks and a hypervisor's scheduling settle slower than a call takes.
+  static constexpr double kWarmUp = 0.2;
+  static constexpr double kLeast = 0.5;
 
   // The last token of the batch against the reference backend.
   Result<void> check(Batch& batch) {

@@ -38,6 +38,8 @@ void add_http_flags(CLI::App& command, Flags& flags) {
   command.add_option("--port", flags.port, "0: any that is free")->capture_default_str();
   command.add_option("--served-model-name", flags.served_model_name,
                      "the model's name in answers; default: MODEL's last part");
+  command.add_flag("--refuse-other-models", server.app.api.refuse_other_models,
+                   "a request for a model of another name gets 404; otherwise the name is ignored");
   command
       .add_option("--api-key", server.app.api_key,
                   "what clients must send as Bearer token or x-api-key")
@@ -149,7 +151,7 @@ void greet(const server::Server& server, const server::ServerOptions& options) {
       "longshore serves {0} on {1} (Ctrl-C stops it). Try:\n"
       "curl {1}/v1/chat/completions -H 'Content-Type: application/json'{2} "
       "-d '{{\"model\": \"{0}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", "
-      "\"content\": \"Compute 7 + 9.\"}}]}}'\n",
+      "\"content\": \"Compute 34 + 6.\"}}]}}'\n",
       options.app.api.served_model, server.address(), key);
   std::fflush(stdout);
 }

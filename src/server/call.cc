@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/api/failure.h"
+
 namespace longshore::server {
 namespace {
 
@@ -11,19 +13,6 @@ size_t bytes_of(const session::Progress& progress) {
   if (progress.token)
     bytes += progress.token->top_logprobs.size() * sizeof(progress.token->top_logprobs[0]);
   return bytes;
-}
-
-// What a completion that did not end by itself means for the call; nothing: it did.
-std::optional<ApiError> failure_of(const session::Completion& completion) {
-  if (completion.finish_reason == "deadline") {
-    return ApiError{504, "the request took longer than the server allows (--request-timeout)", "",
-                    "deadline_exceeded"};
-  }
-  if (completion.finish_reason == "cancelled")
-    return ApiError{503, "the request was cancelled", "", "cancelled"};
-  if (completion.finish_reason != "error") return std::nullopt;
-  return completion.error ? api_error(*completion.error)
-                          : ApiError{500, "the generation failed", "", ""};
 }
 
 }  // namespace

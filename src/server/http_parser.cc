@@ -61,7 +61,7 @@ void RequestParser::take_head() {
   request_.path =
       percent_decode(std::string_view(request_.target).substr(0, request_.target.find('?')));
   request_.version = static_cast<int>(message.version());
-  request_.keep_alive = impl_->parser.keep_alive();
+  if (impl_->parser.is_header_done()) request_.keep_alive = impl_->parser.keep_alive();
   for (const auto& field : message) {
     request_.headers.push_back({std::string(field.name_string()), std::string(field.value())});
   }

@@ -33,6 +33,7 @@ TEST(Serve, TakesTheFlagsOfOtherServersScripts) {
                                        "localhost",
                                        "--port",
                                        "0",
+                                       "--refuse-other-models",
                                        "--enable-metrics",
                                        "--enable-cache-report",
                                        "--disable-radix-cache",

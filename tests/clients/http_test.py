@@ -50,7 +50,7 @@ class Http(unittest.TestCase):
         command = shlex.split(self.server.curl)
         self.assertEqual(command[0], "curl")
         answer = json.loads(curl(*command[1:]))
-        self.assertEqual(answer["choices"][0]["message"]["content"], "16")
+        self.assertEqual(answer["choices"][0]["message"]["content"], "40")
 
     def test_a_stream_on_the_wire(self):
         events = self.chat(stream=True).strip().split("\n\n")

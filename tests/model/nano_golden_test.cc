@@ -177,7 +177,7 @@ TEST_P(NanoProduction, StaysCloseToTheGoldens) {
   std::printf("%s: argmax equal at %d of %d positions\n", isa.c_str(), equal, positions);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, NanoProduction, testing::Values("generic", "avx2", "avx512"),
+INSTANTIATE_TEST_SUITE_P(All, NanoProduction, testing::Values("generic", "avx2", "avx512", "avx512bf16", "amx"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -105,7 +105,7 @@ TEST(RequestParser, RefusesWhatIsNotHttp) {
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-      std::string("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 38),
+      std::string("GET / HTTP/1.1\r\nHost: a\r\nX: a") + '\0' + "b\r\n\r\n",
   };
   for (const std::string& bytes : bad) EXPECT_EQ(status_of(bytes), 400) << bytes;
 }

@@ -106,10 +106,17 @@ LS_SIMD void prefetch_row(const Tile& tile, int64_t r, int64_t offset) {
 }
 
 // Rows that share a loaded input, and sums of each product: enough of them to hide the latency of a
-// multiply-add, and no more than there are registers. Measured on Zen 4.
+// multiply-add, and no more than there are registers. Measured on Zen 4 and, with AMX, on an Intel
+// Xeon.
+#if defined(__AMX_BF16__)
+constexpr int kOneInputRows = 4;
+#else
+constexpr int kOneInputRows = kLanes == 16 ? 2 : 4;
+#endif
 template <int kInputs>
-constexpr int kMatvecRows = kLanes == 16 ? (kInputs == 2 || kInputs == 3 ? 4 : 2)
-                                         : (kInputs <= 2 ? 4 : 2);
+constexpr int kMatvecRows = kInputs == 1                                     ? kOneInputRows
+                            : kInputs == 2 || (kInputs == 3 && kLanes == 16) ? 4
+                                                                             : 2;
 template <int kRows, int kInputs>
 constexpr int kMatvecSums = kRows* kInputs <= 2 && kLanes == 16 ? 2 : 1;
 
