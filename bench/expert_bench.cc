@@ -138,7 +138,8 @@ class Bench {
 
  private:
   static constexpr int64_t kMegabyte = 1 << 20;
-  // Seconds of a case, at least: clocks and a hypervisor's scheduling settle slower than a call takes.
+  // Seconds of a case, at least: clocks and a hypervisor's scheduling settle slower than a call
+  // takes.
   static constexpr double kWarmUp = 0.2;
   static constexpr double kLeast = 0.5;
 
