@@ -51,7 +51,7 @@ class Sequence {
     const auto vocab = static_cast<int64_t>(logits_.size());
     model::StepOutput output;
     output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, 1, vocab, vocab};
-    loaded_->model->forward(input, output);
+    LS_CHECK(loaded_->model->forward(input, output));
     done_ += tokens;
   }
 

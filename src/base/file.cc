@@ -39,12 +39,15 @@ class Descriptor {
 // writer.
 Result<int64_t> open_regular(const std::string& path, ErrorKind kind, int& fd) {
   fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return fail(kind, "{}: cannot open: {}", path, std::strerror(errno));
+  if (fd < 0)
+    return fail(kind, "{}: cannot open: {}; check the path and its permissions", path,
+                std::strerror(errno));
   struct stat status {};
   if (fstat(fd, &status) != 0) {
     return fail(kind, "{}: cannot read its size: {}", path, std::strerror(errno));
   }
-  if (!S_ISREG(status.st_mode)) return fail(kind, "{}: not a regular file", path);
+  if (!S_ISREG(status.st_mode))
+    return fail(kind, "{}: not a regular file; put the file itself there", path);
   return static_cast<int64_t>(status.st_size);
 }
 

@@ -102,6 +102,9 @@ const TensorInfo* Checkpoint::find(std::string_view name) const {
 const std::vector<TensorInfo>& Checkpoint::tensors() const {
   return impl_->tensors;
 }
+const std::vector<std::string>& Checkpoint::unindexed() const {
+  return impl_->unindexed;
+}
 int64_t Checkpoint::total_bytes() const {
   return impl_->total_bytes;
 }
@@ -229,11 +232,13 @@ std::vector<std::string> Checkpoint::contradicted_indexers() const {
   for (int64_t layer = 0; layer < config().num_layers; ++layer) {
     if (config().has_indexer(layer)) continue;
     const std::string prefix = fmt::format("model.layers.{}.self_attn.indexer.", layer);
-    const auto first = std::lower_bound(tensors().begin(), tensors().end(), prefix,
-                                        [](const TensorInfo& tensor, const std::string& name) { return tensor.name < name; });
+    const auto first = std::lower_bound(
+        tensors().begin(), tensors().end(), prefix,
+        [](const TensorInfo& tensor, const std::string& name) { return tensor.name < name; });
     if (first == tensors().end() || !first->name.starts_with(prefix)) continue;
     lines.push_back(fmt::format(
-        "{} is there, but config.json (indexer_types, index_topk_pattern or index_topk_freq) makes layer {} use the choices "
+        "{} is there, but config.json (indexer_types, index_topk_pattern or index_topk_freq) makes "
+        "layer {} use the choices "
         "of a layer before it: its indexer is not used; correct config.json if it should be",
         label(*first), layer));
   }

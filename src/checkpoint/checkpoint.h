@@ -68,6 +68,10 @@ class Checkpoint {
   // config does not demand. Callers that compute should ask before they load: weight() finds the same faults one by one.
   [[nodiscard]] std::vector<std::string> check_layout(std::vector<std::string>* unused = nullptr) const;
 
+  // Tensors that a shard holds and model.safetensors.index.json does not name; they are used all
+  // the same.
+  [[nodiscard]] const std::vector<std::string>& unindexed() const;
+
   // Layers that have an indexer although the config makes them use another layer's choices: one line each, for a warning.
   [[nodiscard]] std::vector<std::string> contradicted_indexers() const;
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <span>
+#include <string_view>
 #include <utility>
 
 #include "base/file.h"
@@ -29,10 +31,8 @@ constexpr std::array kHarmless = {"attention_dropout",
                                   "auto_map",
                                   "bos_token_id",
                                   "decoder_start_token_id",
-                                  "dtype",
                                   "ep_size",
                                   "id2label",
-                                  "index_share_for_mtp_iteration",
                                   "initializer_range",
                                   "is_decoder",
                                   "label2id",
@@ -50,7 +50,6 @@ constexpr std::array kHarmless = {"attention_dropout",
                                   "aux_loss_alpha",
                                   "seq_aux",
                                   "sep_token_id",
-                                  "torch_dtype",
                                   "transformers_version",
                                   "unk_token_id",
                                   "use_cache",
@@ -90,7 +89,7 @@ constexpr std::array kSizes = {
 
 // Keys that change the mathematics, with the only value that longshore computes.
 Result<void> refuse_other_mathematics(ConfigReader& reader) {
-  const std::array<std::pair<const char*, json>, 24> only = {{
+  const std::array<std::pair<const char*, json>, 27> only = {{
       {"model_type", "glm_moe_dsa"},
       {"architectures", json::array({"GlmMoeDsaForCausalLM"})},
       {"hidden_act", "silu"},
@@ -113,6 +112,9 @@ Result<void> refuse_other_mathematics(ConfigReader& reader) {
       {"attn_logit_softcapping", nullptr},
       {"final_logit_softcapping", nullptr},
       {"swiglu_limit", nullptr},
+      {"clip_qkv", nullptr},
+      {"sandwich_norm", false},
+      {"use_dsa", true},
       {"is_encoder_decoder", false},
       {"add_cross_attention", false},
   }};
@@ -344,6 +346,54 @@ Result<void> read_quantization(ConfigReader& reader, GlmConfig& config) {
   return {};
 }
 
+// Words in a key's name that speak of the forward pass, and words that take it back.
+constexpr std::array<std::string_view, 28> kMathematics = {
+    "act",     "activation", "alibi",    "bias",   "clip",      "dsa",         "expert",
+    "experts", "gate",       "gated",    "gating", "layernorm", "lora",        "multiplier",
+    "norm",    "parallel",   "residual", "rope",   "rotary",    "router",      "sandwich",
+    "scale",   "scaling",    "sink",     "sinks",  "softcap",   "softcapping", "window"};
+constexpr std::array<std::string_view, 6> kTraining = {"dropout",     "pdrop", "init",
+                                                       "initializer", "loss",  "jitter"};
+
+bool speaks_of(std::string_view key, std::span<const std::string_view> words) {
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t end = std::min(key.find('_', begin), key.size());
+    if (std::ranges::find(words, key.substr(begin, end - begin)) != words.end()) return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+// Off, whatever it is that the key switches on.
+bool is_off(const json& value) {
+  if (value.is_number()) return value.get<double>() == 0;
+  return value.is_null() || value == false || value == "" ||
+         (value.is_structured() && value.empty());
+}
+
+// docs/decisions/config-policy.md has the reasons.
+Result<void> refuse_unknown_mathematics(const ConfigReader& reader, const json& document) {
+  for (const std::string& key : reader.unknown_keys()) {
+    const auto value = document.find(key);
+    if (value == document.end() || is_off(*value)) continue;
+    if (!speaks_of(key, kMathematics) || speaks_of(key, kTraining)) continue;
+    return reader.unsupported(key.c_str(), *value, fmt::format("{} absent or off", key));
+  }
+  return {};
+}
+
+// The dtype of the weights as published; every tensor says its own.
+Result<void> check_dtype(ConfigReader& reader) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const json* value = reader.find(key);
+    if (value == nullptr) continue;
+    const bool known = *value == "bfloat16" || *value == "float16" || *value == "float32" ||
+                       *value == "float8_e4m3fn" || *value == "auto";
+    if (!known) return reader.unsupported(key, *value, "bfloat16, float16 or float32");
+  }
+  return {};
+}
+
 Result<void> read_scalars(ConfigReader& reader, GlmConfig& config) {
   LS_TRY(config.routed_scaling_factor, reader.positive("routed_scaling_factor", 1e6));
   LS_TRY(config.rms_norm_eps, reader.positive("rms_norm_eps", 0.1));
@@ -354,6 +404,8 @@ Result<void> read_scalars(ConfigReader& reader, GlmConfig& config) {
   config.tie_word_embeddings = tie.value_or(false);
   LS_TRY(const auto mtp, reader.optional_integer("num_nextn_predict_layers", 0, kMaxLayers));
   config.num_mtp_layers = mtp.value_or(0);
+  // Of one pass of the MTP layer per token, the only one that we make, it says nothing.
+  LS_TRY_VOID(reader.optional_boolean("index_share_for_mtp_iteration"));
   if (config.num_mtp_layers > 1) {
     return reader.unsupported("num_nextn_predict_layers", *mtp, "at most one MTP layer");
   }
@@ -382,7 +434,9 @@ Result<GlmConfig> parse_config(const std::string& text, const std::string& where
   LS_TRY_VOID(read_rope(reader, config));
   LS_TRY_VOID(read_eos(reader, config));
   LS_TRY_VOID(read_quantization(reader, config));
+  LS_TRY_VOID(check_dtype(reader));
   for (const char* key : kHarmless) reader.ignore(key);
+  LS_TRY_VOID(refuse_unknown_mathematics(reader, document));
   std::ranges::copy(reader.unknown_keys(), std::back_inserter(config.unknown_keys));
   return config;
 }

@@ -22,6 +22,7 @@ struct Checkpoint::Impl {
   std::vector<TensorInfo> tensors;         // by name, ascending
   std::unordered_map<std::string_view, size_t> index;
   int64_t total_bytes = 0;
+  std::vector<std::string> unindexed;
 
   // Scales that lie at an odd address in their file, copied on first use.
   mutable std::mutex aligned_mutex;

@@ -107,8 +107,14 @@ Result<Checkpoint> Checkpoint::open(const std::string& model_dir) {
     const size_t before = impl->tensors.size();
     LS_TRY_VOID(add_shard(*impl, path));
     size_t found = 0;
-    for (size_t i = before; i < impl->tensors.size(); ++i)
-      found += tensors.count(impl->tensors[i].name);
+    for (size_t i = before; i < impl->tensors.size(); ++i) {
+      const std::string& name = impl->tensors[i].name;
+      if (tensors.contains(name)) {
+        ++found;
+      } else {
+        impl->unindexed.push_back(printable(name));
+      }
+    }
     if (found == tensors.size()) continue;
     std::set<std::string> absent = tensors;
     for (size_t i = before; i < impl->tensors.size(); ++i) absent.erase(impl->tensors[i].name);

@@ -1,4 +1,3 @@
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -7,10 +6,11 @@
 
 #include <fmt/format.h>
 
+#include "base/output_file.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "cli/prompt_line.h"
 #include "cli/progress.h"
+#include "cli/prompt_line.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
 
@@ -28,7 +28,7 @@ struct Flags {
   std::vector<std::string> stop;
   bool as_json = false;
   bool ignore_eos = false;
-  int32_t logprobs = -1;
+  std::optional<int32_t> logprobs;
 };
 
 struct Prompt {
@@ -40,7 +40,8 @@ Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
   if (flags.prompt && flags.prompt->empty()) {
     return fail(ErrorKind::kUsage, "-p: the prompt is empty: give the text to go on from");
   }
-  if (flags.prompt.has_value() == !flags.file.empty()) return fail(ErrorKind::kUsage, "give either -p TEXT or --file FILE");
+  if (flags.prompt.has_value() == !flags.file.empty())
+    return fail(ErrorKind::kUsage, "give either -p TEXT or --file FILE");
   if (flags.file.empty()) return std::vector<Prompt>{{Json{{"prompt", *flags.prompt}}, 0}};
   LS_TRY(const std::string content, read_input(flags.file));
   std::vector<Prompt> prompts;
@@ -77,7 +78,7 @@ Result<session::CompletionRequest> make_request(const session::LoadedModel& load
   request.generation.max_tokens = line.sampling.max_tokens;
   request.generation.ignore_stop_ids = flags.ignore_eos;
   request.generation.sampling = line.sampling.merge(loaded.defaults.sampling);
-  request.generation.sampling.top_logprobs = flags.logprobs;
+  request.generation.sampling.top_logprobs = flags.logprobs.value_or(-1);
   if (prompt.contains("prompt")) {
     LS_TRY(request.generation.prompt,
            loaded.tokenizer->encode(prompt["prompt"].get<std::string>()));
@@ -119,7 +120,27 @@ Json result_json(const session::LoadedModel& loaded, const std::vector<int32_t>&
   return result;
 }
 
+// Where results go: an output file, whole or not at all, or standard output.
+struct Output {
+  std::optional<OutputFile> file;
+
+  [[nodiscard]] Result<void> write(const std::string& text) {
+    if (file) return file->write(text.data(), text.size());
+    if (std::cout << text << std::flush) return {};
+    return fail(ErrorKind::kIo, "standard output: cannot write it");
+  }
+};
+
+Result<void> check_logprobs(const Flags& flags) {
+  constexpr int32_t kMostLogprobs = 20;
+  if (!flags.logprobs) return {};
+  if (!flags.as_json) return fail(ErrorKind::kUsage, "--logprobs: only --json shows them: add it");
+  if (*flags.logprobs >= 0 && *flags.logprobs <= kMostLogprobs) return {};
+  return fail(ErrorKind::kUsage, "--logprobs {}: use 0 to {}", *flags.logprobs, kMostLogprobs);
+}
+
 Result<void> run(const Flags& flags) {
+  LS_TRY_VOID(check_logprobs(flags));
   LS_TRY(const std::vector<Prompt> prompts, read_prompts(flags));
   LS_TRY(const session::LoadOptions options, flags.model.load_options());
   if (!options.synthetic.empty()) {
@@ -128,20 +149,15 @@ Result<void> run(const Flags& flags) {
         "generate needs a tokenizer, which --synthetic weights lack: use `longshore bench`");
   }
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
-  std::ofstream file;
-  if (!flags.output.empty()) {
-    file.open(flags.output);
-    if (!file) return fail(ErrorKind::kUsage, "{}: cannot write it", flags.output);
-  }
-  std::ostream& out = flags.output.empty() ? std::cout : file;
   const bool stream = flags.file.empty() && !flags.as_json && flags.output.empty();
   ItemProgress bar("generating");
   std::vector<session::Job> jobs;
   std::vector<std::vector<int32_t>> prompt_ids;
   for (const Prompt& prompt : prompts) {
     auto request = make_request(*loaded, flags, prompt.request);
-    const auto valid = request ? loaded->engine->validate(request->generation)
-                               : tl::unexpected<Error>(request.error());
+    Result<void> valid =
+        request ? session::prepare(*loaded, *request) : tl::unexpected<Error>(request.error());
+    if (valid) valid = loaded->engine->validate(request->generation);
     if (!valid) {
       return prompt.line == 0 ? fail(valid.error().kind, "-p: {}", valid.error().message)
                               : fail(valid.error().kind, "{}: line {}: {}", flags.file, prompt.line,
@@ -150,6 +166,19 @@ Result<void> run(const Flags& flags) {
     prompt_ids.push_back(request->generation.prompt);
     jobs.push_back({std::move(*request), {}});
   }
+  Output out;
+  if (!flags.output.empty()) {
+    LS_TRY(out.file, OutputFile::create(flags.output));
+  }
+  // A result that cannot be written ends the batch: nobody could see the others.
+  std::optional<Error> broken;
+  const auto write = [&](const std::string& text) {
+    if (broken) return;
+    if (auto result = out.write(text); !result) {
+      broken = std::move(result).error();
+      interrupt_token().cancel();
+    }
+  };
   // Results are written in the order of the prompts, each as soon as those before it are.
   std::vector<std::optional<std::string>> finished(jobs.size());
   size_t written = 0;
@@ -159,7 +188,7 @@ Result<void> run(const Flags& flags) {
                   : stream      ? ""
                                 : completion.text;
     for (; written < finished.size() && finished[written]; ++written) {
-      out << *finished[written] << '\n' << std::flush;
+      write(*finished[written] + '\n');
       finished[written]->clear();
     }
     if (!flags.file.empty()) bar.update(++done, static_cast<int64_t>(jobs.size()), "");
@@ -170,14 +199,15 @@ Result<void> run(const Flags& flags) {
     };
   }
   if (stream) {
-    jobs.front().sink.on_progress = [](const session::Completion&,
-                                       const session::Progress& progress) {
-      std::cout << progress.text << std::flush;
+    jobs.front().sink.on_progress = [&](const session::Completion&,
+                                        const session::Progress& progress) {
+      write(progress.text);
       return true;
     };
   }
   LS_TRY(const std::vector<session::Completion> completions,
          session::complete_all(*loaded, std::move(jobs), interrupt_token()));
+  if (broken) return tl::unexpected<Error>(*broken);
   for (size_t i = 0; i < completions.size(); ++i) {
     if (completions[i].error) return tl::unexpected<Error>(*completions[i].error);
     if (completions[i].finish_reason != "cancelled") continue;
@@ -185,10 +215,7 @@ Result<void> run(const Flags& flags) {
     return fail(ErrorKind::kCancelled, "stopped in prompt {} of {}", i + 1, completions.size());
   }
   bar.finish();
-  if (!out.flush()) {
-    return fail(ErrorKind::kIo, "{}: cannot write it",
-                flags.output.empty() ? "standard output" : flags.output);
-  }
+  if (out.file) return out.file->commit();
   return {};
 }
 
@@ -202,10 +229,12 @@ Run add_generate(CLI::App& command) {
                      "the text to go on from, as it is (no chat template)");
   command.add_option("--file", flags->file,
                      "JSONL: {\"prompt\": text} or {\"messages\": [...], ...} a line; - for stdin");
-  command.add_option("-o,--output", flags->output, "write there instead of to standard output");
+  command.add_option("-o,--output", flags->output,
+                     "write there instead of to standard output, once all is done");
   command.add_option("--stop", flags->stop, "stop string; may be given several times")
       ->allow_extra_args(false);
-  command.add_option("--logprobs", flags->logprobs, "with --json: the N highest logprobs of every token");
+  command.add_option("--logprobs", flags->logprobs,
+                     "with --json: the N highest logprobs of every token, 0 to 20");
   command.add_flag("--ignore-eos", flags->ignore_eos, "go on past stop tokens");
   command.add_flag("--json", flags->as_json,
                    "a JSON object per prompt: prompt_ids, ids, text, finish_reason, stats");

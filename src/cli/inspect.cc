@@ -112,10 +112,16 @@ void print_text(const ordered_json& report) {
   fmt::print("{}\n", report["problems"].empty() ? "verified: every tensor is there and sound" : "NOT sound");
 }
 
-Result<int> run(const Flags& flags) {
+Result<void> run(const Flags& flags) {
   LS_TRY(const Checkpoint checkpoint, Checkpoint::open(flags.model));
   const Summary summary = summarise(checkpoint);
   ordered_json result = {{"model", checkpoint.where()}, {"config", config_json(checkpoint.config())}};
+  for (const std::string& name : checkpoint.unindexed()) {
+    fmt::print(stderr,
+               "longshore: warning: {}: tensor {} is in a shard, but the index does not name it\n",
+               checkpoint.where(), name);
+  }
+  result["unindexed"] = checkpoint.unindexed();
   result["unknown_config_keys"] = checkpoint.config().unknown_keys;
   for (const auto& [name, group] : summary.by_dtype) result["dtypes"][name] = group_json(group);
   result["routed_experts"] = group_json(summary.experts);
@@ -137,7 +143,11 @@ Result<int> run(const Flags& flags) {
   } else {
     print_text(result);
   }
-  return sound ? 0 : exit_code(ErrorKind::kModel);
+  if (sound) return {};
+  const auto& problems = result["problems"];
+  return fail(
+      ErrorKind::kModel, "{}{}", problems.front().get<std::string>(),
+      problems.size() == 1 ? "" : fmt::format(" (and {} more problems)", problems.size() - 1));
 }
 
 }  // namespace
@@ -149,8 +159,8 @@ Run add_inspect(CLI::App& command) {
   command.add_flag("--tensors", flags->tensors, "list every tensor");
   command.add_flag("--no-verify", flags->no_verify, "read headers only");
   return [flags] {
-    const auto code = run(*flags);
-    return code ? *code : report(code.error());
+    const auto done = run(*flags);
+    return done ? 0 : report(done.error());
   };
 }
 

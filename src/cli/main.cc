@@ -1,3 +1,4 @@
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
 #include <new>
@@ -6,11 +7,22 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
 
 namespace {
+
+// A standard descriptor that the caller closed would go to the next file that is opened: what we
+// print could end up in it.
+void open_standard_descriptors() {
+  for (int descriptor = 0; descriptor <= 2; ++descriptor) {
+    if (fcntl(descriptor, F_GETFD) == -1 && errno == EBADF)
+      (void)open("/dev/null", O_RDWR);  // the lowest free one
+  }
+}
 
 // What a library throws (a full disk or a closed pipe at standard output, no memory) ends in one
 // line too.
@@ -24,18 +36,23 @@ int run_command(const longshore::cli::Run& run) {
     if (code != 0 || (std::cout && std::fflush(stdout) == 0)) return code;
     return report(Error{ErrorKind::kIo, "standard output: cannot write it"});
   } catch (const std::bad_alloc&) {
-    return report(Error{ErrorKind::kMemory, "not enough memory: use a smaller --context-length"});
+    return report(Error{
+        ErrorKind::kMemory,
+        "not enough memory: use a shorter input or a smaller --context-length, or free memory"});
   } catch (const std::system_error& error) {
     return report(Error{ErrorKind::kIo, error.what()});
   } catch (const std::exception& error) {
-    // Nothing that we know of ends here: the fault is ours, and the exit code must not blame the model.
-    return report(Error{ErrorKind::kIo, fmt::format("unforeseen fault: {}; please report it", error.what())});
+    // Nothing that we know of ends here: the fault is ours, and the exit code must not blame the
+    // model.
+    return report(
+        Error{ErrorKind::kIo, fmt::format("unforeseen fault: {}; please report it", error.what())});
   }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_descriptors();
   using namespace longshore::cli;  // NOLINT(google-build-using-namespace): main only
   CLI::App app("longshore runs GLM-5.1 (glm_moe_dsa) checkpoints on one machine.");
   app.set_version_flag("--version", LONGSHORE_VERSION);

@@ -1,11 +1,12 @@
 #include "cli/options.h"
 
+#include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <limits>
 #include <random>
 
@@ -21,6 +22,20 @@ CancelToken g_interrupt;
 void on_signal(int signal) {
   if (g_interrupt.cancelled()) _exit(128 + signal);
   g_interrupt.cancel();
+}
+
+constexpr int64_t kMaxInputBytes = int64_t{256} << 20;
+
+Result<std::string> read_all(std::istream& stream, const std::string& name) {
+  std::string text;
+  std::string piece(size_t{1} << 20, '\0');
+  while (stream.read(piece.data(), static_cast<std::streamsize>(piece.size())) ||
+         stream.gcount() > 0) {
+    text.append(piece, 0, static_cast<size_t>(stream.gcount()));
+    if (static_cast<int64_t>(text.size()) <= kMaxInputBytes) continue;
+    return fail(ErrorKind::kUsage, "{}: more than {} MiB: split it", name, kMaxInputBytes >> 20);
+  }
+  return text;
 }
 
 }  // namespace
@@ -71,7 +86,15 @@ void SamplingFlags::add_to(CLI::App& command) {
   command.add_option("--repetition-penalty", repetition_penalty);
   command.add_option("--presence-penalty", presence_penalty);
   command.add_option("--frequency-penalty", frequency_penalty);
-  command.add_option("--seed", seed);
+  const CLI::Validator whole(
+      [](std::string& text) -> std::string {
+        uint64_t number = 0;
+        const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
+        if (fault == std::errc() && end == text.data() + text.size()) return "";
+        return text + " is not a whole number from 0 to 18446744073709551615";
+      },
+      "");
+  command.add_option("--seed", seed)->check(whole);
 }
 
 engine::SamplingParams SamplingFlags::merge(const engine::SamplingParams& defaults) const {
@@ -120,7 +143,7 @@ int report(const Error& error) {
 
 Result<std::string> read_input(const std::string& path) {
   if (path == "-") {
-    std::string text(std::istreambuf_iterator<char>(std::cin), {});
+    LS_TRY(std::string text, read_all(std::cin, "standard input"));
     if (g_interrupt.cancelled())
       return fail(ErrorKind::kCancelled, "stopped while reading standard input");
     return text;
@@ -130,11 +153,22 @@ Result<std::string> read_input(const std::string& path) {
   if (!stream || std::filesystem::is_directory(path, ignored)) {
     return fail(ErrorKind::kUsage, "{}: cannot read it: check the path", path);
   }
-  return std::string(std::istreambuf_iterator<char>(stream), {});
+  return read_all(stream, path);
 }
 
 Result<bool> next_line(std::string& line) {
-  const bool read = static_cast<bool>(std::getline(std::cin, line));
+  line.clear();
+  std::streambuf& input = *std::cin.rdbuf();
+  constexpr int kEnd = std::streambuf::traits_type::eof();
+  int c = input.sbumpc();
+  const bool read = c != kEnd;
+  for (; c != kEnd && c != '\n'; c = input.sbumpc()) {
+    if (static_cast<int64_t>(line.size()) == kMaxInputBytes) {
+      return fail(ErrorKind::kUsage, "standard input: a line of more than {} MiB: split it",
+                  kMaxInputBytes >> 20);
+    }
+    line.push_back(static_cast<char>(c));
+  }
   if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
   if (!std::cout) return fail(ErrorKind::kIo, "standard output: cannot write it");
   return read;

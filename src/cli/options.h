@@ -53,11 +53,11 @@ void install_interrupt_handler();
 // Prints "longshore: message" to stderr and gives the exit code.
 [[nodiscard]] int report(const Error& error);
 
-// A whole file, or standard input for "-". kUsage.
+// A whole file, or standard input for "-", of at most 256 MiB. kUsage, kCancelled.
 Result<std::string> read_input(const std::string& path);
 
-// The next line of standard input into `line`; false at its end. kCancelled when Ctrl-C came
-// meanwhile, kIo.
+// The next line of standard input, of at most 256 MiB, into `line`; false at its end. kUsage,
+// kCancelled when Ctrl-C came meanwhile, kIo.
 Result<bool> next_line(std::string& line);
 
 // An integer that fits a token id; nothing else.

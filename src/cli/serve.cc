@@ -1,6 +1,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -176,6 +177,12 @@ Result<void> run(const Flags& flags) {
       counters.queued, options.drain);
   const bool finished = server->stop();
   log(LogLevel::kInfo, "stopped after {} requests", server->counters().finished);
+  if (const int64_t left = server->open_connections(); left > 0) {
+    // Their workers use the server and the model, so neither may go; the process can.
+    log(LogLevel::kError, "{} requests are still being read: the process ends without them", left);
+    std::fflush(nullptr);
+    std::_Exit(report(Error{ErrorKind::kCancelled, "stopped with requests unfinished"}));
+  }
   if (!finished)
     return fail(ErrorKind::kCancelled, "stopped with requests unfinished: see --drain-seconds");
   return {};

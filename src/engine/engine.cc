@@ -88,7 +88,8 @@ Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, Q
   LS_TRY_VOID(validate(request));
   if (limit == QueueLimit::kKept && options_.max_queued >= 0 &&
       scheduler_.waiting() >= options_.max_queued) {
-    return fail(ErrorKind::kBusy, "the queue is full, {} requests may wait: try again later", options_.max_queued);
+    return fail(ErrorKind::kBusy, "the queue is full, {} requests may wait: try again later",
+                options_.max_queued);
   }
   const RequestId id = next_id_++;
   auto sequence = std::make_unique<Sequence>(id, std::move(request), std::move(listener));
@@ -111,7 +112,7 @@ void Engine::finish(Sequence& sequence, FinishReason reason) {
   if (!sequence.started) sequence.stats.queue_seconds = seconds_between(sequence.submitted, now);
   if (sequence.stats.output_tokens > 0)
     sequence.stats.decode_seconds = seconds_between(sequence.first_token, now);
-  scheduler_.remove(sequence);
+  scheduler_.remove(sequence, reason != FinishReason::kFault);
   GenerationResult result{reason, sequence.stats, {}};
   if (reason == FinishReason::kFault) {
     result.error =
@@ -154,20 +155,26 @@ void Engine::start_admitted(const StepPlan& plan) {
   }
 }
 
-void Engine::forward(const StepPlan& plan) {
+bool Engine::forward(const StepPlan& plan) {
   model::StepInput input = batch_.input();
   input.caches = pool_.caches();
+  input.cancel = interrupt_;
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   const int64_t vocab = model_->config().vocab_size;
   logits_.resize(static_cast<size_t>(rows * vocab));
   model::StepOutput output;
   output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, rows, vocab, vocab};
-  model_->forward(input, output);
+  if (!model_->forward(input, output)) return false;
   for (const StepPlan::Item& item : plan.items) {
-    Sequence& sequence = *item.sequence;
-    sequence.computed += item.tokens;
-    prefixes_.publish(sequence.pages, sequence.request.cache_salt, sequence.written());
+    item.sequence->computed += item.tokens;
+    // Of those that sample, the logits are looked at first.
+    if (!item.samples) publish(*item.sequence);
   }
+  return true;
+}
+
+void Engine::publish(Sequence& sequence) {
+  prefixes_.publish(sequence.pages, sequence.request.cache_salt, sequence.written());
 }
 
 void Engine::sample(const StepPlan& plan) {
@@ -209,6 +216,7 @@ void Engine::deliver() {
       sequence.first_token = Sequence::Clock::now();
       stats.prefill_seconds = seconds_between(sequence.admitted, sequence.first_token);
     }
+    publish(sequence);
     sequence.ids.push_back(sampled.id);
     sequence.decoding = true;
     ++counters_.generated_tokens;
@@ -230,19 +238,22 @@ bool Engine::step() {
   end_early();
   report_.deliver_seconds = watch.lap();
   const StepPlan plan = scheduler_.plan();
+  bool done = false;
   if (!plan.items.empty()) {
     start_admitted(plan);
     batch_.build(plan);
     report_.plan_seconds = watch.lap();
-    forward(plan);
+    done = forward(plan);
     report_.forward_seconds = watch.lap();
+  }
+  if (done) {
     sample(plan);
     report_.sample_seconds = watch.lap();
     deliver();
     report_.deliver_seconds += watch.lap();
+    report_.decode_tokens = plan.decode_tokens;
+    report_.prefill_tokens = plan.prefill_tokens;
   }
-  report_.decode_tokens = plan.decode_tokens;
-  report_.prefill_tokens = plan.prefill_tokens;
   report_.preempted = plan.preempted;
   report_.prefix_queries = plan.prefix_queries;
   report_.prefix_hits = plan.prefix_hits;

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "engine/batch.h"
@@ -90,6 +91,10 @@ class Engine {
   // Unknown ids are ignored: it may just have finished.
   void cancel(RequestId id);
 
+  // Once `cancel`, unless null, is cancelled, a forward pass ends before its next layer: that step
+  // gives no token and every sequence stays as it was, for the next step to do again. The caller
+  // then cancels what shall end. The token outlives its use here.
+  void set_interrupt(const CancelToken* cancel) { interrupt_ = cancel; }
   // One step. False: there was nothing to do.
   bool step();
   [[nodiscard]] bool idle() const { return sequences_.empty(); }
@@ -109,7 +114,9 @@ class Engine {
   // Ends what was cancelled, is past its deadline or wants no tokens.
   void end_early();
   void start_admitted(const StepPlan& plan);
-  void forward(const StepPlan& plan);
+  // False: interrupted, nothing has changed.
+  bool forward(const StepPlan& plan);
+  void publish(Sequence& sequence);
   void sample(const StepPlan& plan);
   void deliver();
   void finish(Sequence& sequence, FinishReason reason);
@@ -117,6 +124,7 @@ class Engine {
 
   model::Model* model_;
   ThreadPool* threads_;
+  const CancelToken* interrupt_ = nullptr;
   EngineOptions options_;
   KvPool pool_;
   PrefixCache prefixes_;

@@ -64,21 +64,35 @@ void PrefixCache::unlock(int32_t number) {
   if (node.children == 0) leaves_.emplace(node.used, number);
 }
 
-bool PrefixCache::evict_one() {
-  if (leaves_.empty()) return false;
-  const int32_t number = leaves_.begin()->second;
-  leaves_.erase(leaves_.begin());
+// node: an unlocked leaf.
+void PrefixCache::evict(int32_t number) {
   Node& node = nodes_[static_cast<size_t>(number)];
-  LS_CHECK(node.users == 0 && node.children == 0);
+  LS_CHECK(node.users == 0 && node.children == 0 && leaves_.erase({node.used, number}) == 1);
   index_.erase({node.parent, node.hash});
   pool_->give_back(node.page);
   node.page = -1;
   unused_.push_back(number);
   --unlocked_;
-  if (node.parent == 0) return true;
+  if (node.parent == 0) return;
   Node& parent = nodes_[static_cast<size_t>(node.parent)];
   if (--parent.children == 0 && parent.users == 0) leaves_.emplace(parent.used, node.parent);
+}
+
+bool PrefixCache::evict_one() {
+  if (leaves_.empty()) return false;
+  evict(leaves_.begin()->second);
   return true;
+}
+
+int64_t PrefixCache::known_pages(uint64_t salt, std::span<const int32_t> ids,
+                                 int64_t most_pages) const {
+  const int64_t most = std::min(most_pages, static_cast<int64_t>(ids.size()) / kTokens);
+  int32_t node = 0;
+  for (int64_t known = 0; known < most; ++known) {
+    node = child(node, salt, ids.data() + known * kTokens);
+    if (node == 0) return known;
+  }
+  return most;
 }
 
 int64_t PrefixCache::find(PageList& list, uint64_t salt, std::span<const int32_t> ids,
@@ -134,6 +148,18 @@ void PrefixCache::release(PageList& list) {
   for (int32_t node = list.node; node != 0; node = nodes_[static_cast<size_t>(node)].parent)
     unlock(node);
   list = {};
+}
+
+void PrefixCache::discard(PageList& list) {
+  int32_t number = list.node;
+  release(list);
+  while (number != 0) {
+    const Node& node = nodes_[static_cast<size_t>(number)];
+    if (node.users > 0 || node.children > 0) return;  // others rely on it
+    const int32_t parent = node.parent;
+    evict(number);
+    number = parent;
+  }
 }
 
 void PrefixCache::clear() {

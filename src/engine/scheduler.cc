@@ -9,8 +9,6 @@ namespace {
 
 // Prompts that are computed side by side even if one of them alone fills the budget.
 constexpr int64_t kPrefilling = 8;
-// Waiting sequences that one step looks past because another computes their prefix.
-constexpr int64_t kHeldBack = 32;
 
 void add_item(StepPlan& plan, Sequence& sequence, int64_t tokens) {
   plan.items.push_back({&sequence, tokens, tokens == sequence.pending()});
@@ -23,24 +21,28 @@ void Scheduler::add(Sequence& sequence) {
 }
 
 // Publishing first keeps what was computed for whoever asks next, this sequence included.
-void Scheduler::leave(Sequence& sequence) {
-  prefixes_->publish(sequence.pages, sequence.request.cache_salt, sequence.written());
-  prefixes_->release(sequence.pages);
+void Scheduler::leave(Sequence& sequence, bool trusted) {
+  if (trusted) {
+    prefixes_->publish(sequence.pages, sequence.request.cache_salt, sequence.written());
+    prefixes_->release(sequence.pages);
+  } else {
+    prefixes_->discard(sequence.pages);
+  }
   sequence.computed = 0;
   sequence.decoding = false;
   running_.erase(sequence.id);
 }
 
-void Scheduler::remove(Sequence& sequence) {
+void Scheduler::remove(Sequence& sequence, bool trusted) {
   if (running_.contains(sequence.id)) {
-    leave(sequence);
+    leave(sequence, trusted);
   } else {
     LS_CHECK(waiting_.erase(sequence.id) == 1);
   }
 }
 
 void Scheduler::preempt(Sequence& sequence, StepPlan& plan) {
-  leave(sequence);
+  leave(sequence, /*trusted=*/true);
   waiting_.emplace(sequence.id, &sequence);
   ++sequence.stats.preemptions;
   ++plan.preempted;
@@ -84,18 +86,24 @@ bool Scheduler::may_prefill_more() const {
   return sequences < kPrefilling || tokens < limits_.prefill_budget;
 }
 
-bool Scheduler::computed_by_another(const Sequence& sequence) const {
-  const auto shared = sequence.pages.shared;
-  const int64_t next_page_end = (shared + 1) * kernels::kPageTokens;
-  if (static_cast<int64_t>(sequence.ids.size()) <= next_page_end)
-    return false;  // the last token is always computed
+// Prompts are compared once for every pair that meets; after that only progress is.
+bool Scheduler::follows_another(Sequence& sequence) const {
+  if (!prefixes_->enabled()) return false;
+  if (const auto found = running_.find(sequence.follows); found != running_.end()) {
+    const Sequence& other = *found->second;
+    if (!other.decoding && other.computed < sequence.follows_until) return true;
+  }
+  sequence.follows = 0;
+  const int64_t useful = (static_cast<int64_t>(sequence.ids.size()) - 1) / kernels::kPageTokens;
+  const int64_t known = prefixes_->known_pages(sequence.request.cache_salt, sequence.ids, useful);
   for (const auto& [id, other] : running_) {
-    const bool will_publish =
-        !other->decoding && other->request.cache_salt == sequence.request.cache_salt &&
-        other->computed < next_page_end && static_cast<int64_t>(other->ids.size()) >= next_page_end;
-    if (will_publish &&
-        std::equal(other->ids.begin(), other->ids.begin() + next_page_end, sequence.ids.begin()))
-      return true;
+    if (other->decoding || other->request.cache_salt != sequence.request.cache_salt) continue;
+    const auto [end, unused] = std::mismatch(sequence.ids.begin(), sequence.ids.end(), other->ids.begin(), other->ids.end());
+    const int64_t common = std::min(useful, (end - sequence.ids.begin()) / kernels::kPageTokens);
+    if (common <= known || other->computed >= common * kernels::kPageTokens) continue;
+    sequence.follows = id;
+    sequence.follows_until = common * kernels::kPageTokens;
+    return true;
   }
   return false;
 }
@@ -118,18 +126,14 @@ bool Scheduler::take_pages(Sequence& sequence, StepPlan& plan) {
 }
 
 void Scheduler::admit(StepPlan& plan) {
-  int64_t held_back = 0;
-  for (auto next = waiting_.begin();
-       next != waiting_.end() && held_back < kHeldBack && may_prefill_more();) {
+  for (auto next = waiting_.begin(); next != waiting_.end() && may_prefill_more();) {
     Sequence& sequence = *next->second;
-    const int64_t known = (static_cast<int64_t>(sequence.ids.size()) - 1) / kernels::kPageTokens;
-    prefixes_->find(sequence.pages, sequence.request.cache_salt, sequence.ids, known);
-    if (prefixes_->enabled() && computed_by_another(sequence)) {
-      prefixes_->release(sequence.pages);
-      ++held_back;
+    if (follows_another(sequence)) {
       ++next;
       continue;
     }
+    const int64_t useful = (static_cast<int64_t>(sequence.ids.size()) - 1) / kernels::kPageTokens;
+    prefixes_->find(sequence.pages, sequence.request.cache_salt, sequence.ids, useful);
     if (!take_pages(sequence, plan)) {
       prefixes_->release(sequence.pages);
       return;

@@ -55,8 +55,9 @@ class Scheduler {
       : prefixes_(&prefixes), limits_(limits) {}
 
   void add(Sequence& sequence);
-  // Publishes what the sequence has computed and releases its pages.
-  void remove(Sequence& sequence);
+  // Publishes what the sequence has computed and releases its pages. trusted == false: forgets it instead, as far as nobody
+  // else uses it.
+  void remove(Sequence& sequence, bool trusted = true);
 
   // Every planned token has its page. Empty only if nothing waits or runs.
   StepPlan plan();
@@ -70,11 +71,11 @@ class Scheduler {
   void plan_decoding(StepPlan& plan);
   void admit(StepPlan& plan);
   [[nodiscard]] bool may_prefill_more() const;
-  [[nodiscard]] bool computed_by_another(const Sequence& sequence) const;
+  [[nodiscard]] bool follows_another(Sequence& sequence) const;
   bool take_pages(Sequence& sequence, StepPlan& plan);
   void plan_prefill(StepPlan& plan);
   void preempt(Sequence& sequence, StepPlan& plan);
-  void leave(Sequence& sequence);
+  void leave(Sequence& sequence, bool trusted);
 
   PrefixCache* prefixes_;
   SchedulerLimits limits_;

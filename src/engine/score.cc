@@ -64,7 +64,11 @@ Result<void> check_finite(const Run& run, const std::vector<float>& logits, cons
   return {};
 }
 
-Result<void> score_chunk(Run& run, int64_t start, int64_t tokens) {
+tl::unexpected<Error> stopped(const Run& run, int64_t tokens) {
+  return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", tokens, run.length());
+}
+
+Result<void> score_chunk(Run& run, int64_t start, int64_t tokens, const CancelToken& cancel) {
   const GlmConfig& config = run.model.config();
   std::vector<int32_t> rows;
   for (int64_t i = std::max<int64_t>(0, run.first_row() - start); i < tokens; ++i) rows.push_back(static_cast<int32_t>(i));
@@ -72,10 +76,11 @@ Result<void> score_chunk(Run& run, int64_t start, int64_t tokens) {
   const int64_t row = std::max<int64_t>(0, start - run.first_row());
   model::StepInput input = input_at(run, start, tokens, rows);
   input.observer = run.request.observer;
+  input.cancel = &cancel;
   model::StepOutput output;
   output.hidden = view(run.hidden, 0, tokens, config.hidden_size);
   output.logits = view(run.scores.logits, row, wanted, config.vocab_size);
-  run.model.forward(input, output);
+  if (!run.model.forward(input, output)) return stopped(run, start);
   keep_rows(run.hidden, start, tokens, config.hidden_size, run, run.scores.hidden);
   LS_TRY_VOID(check_finite(run, run.scores.logits, "logits", row, wanted));
   if (run.request.mtp == nullptr) return {};
@@ -90,7 +95,8 @@ Result<void> score_chunk(Run& run, int64_t start, int64_t tokens) {
   input.observer = nullptr;
   output.hidden = view(run.mtp_hidden, 0, tokens, config.hidden_size);
   output.logits = view(run.scores.mtp_logits, row, wanted, config.vocab_size);
-  run.request.mtp->forward(input, view(run.hidden, 0, tokens, config.hidden_size), output);
+  if (!run.request.mtp->forward(input, view(run.hidden, 0, tokens, config.hidden_size), output))
+    return stopped(run, start);
   keep_rows(run.mtp_hidden, start, tokens, config.hidden_size, run, run.scores.mtp_hidden);
   return check_finite(run, run.scores.mtp_logits, "MTP logits", row, wanted);
 }
@@ -139,8 +145,7 @@ Result<Scores> score(model::Model& model, const model::KvLayout& layout, const S
   run.sequence_of.resize(chunk, 0);
   LS_CHECK(run.pool.grow(run.pages, pages_for(length)));
   for (int64_t start = 0; start < length; start += request.chunk) {
-    if (cancel.cancelled()) return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", start, length);
-    LS_TRY_VOID(score_chunk(run, start, std::min(request.chunk, length - start)));
+    LS_TRY_VOID(score_chunk(run, start, std::min(request.chunk, length - start), cancel));
   }
   return std::move(run.scores);
 }

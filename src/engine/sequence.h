@@ -34,6 +34,9 @@ struct Sequence {
   int64_t output_limit = 0;  // output tokens, at least 1
   PageList pages;
   bool cancelled = false;
+  // While waiting: another sequence that computes its next page, and how far that one must come.
+  RequestId follows = 0;
+  int64_t follows_until = 0;
   // Since it was last admitted it has given a token: one more goes through the model in every step.
   bool decoding = false;
   bool started = false;  // has been admitted once

@@ -12,6 +12,11 @@ namespace longshore::model {
 void run_head(StepContext& step, const std::vector<float>& norm, const WeightView& lm_head, const StepInput& input,
               const StepOutput& output);
 
+// Whether the step shall not go on.
+[[nodiscard]] inline bool cut(const StepInput& input) {
+  return input.cancel != nullptr && input.cancel->cancelled();
+}
+
 // Highest position + 1. batch.tokens >= 1.
 [[nodiscard]] int64_t longest_context(const kernels::BatchView& batch);
 

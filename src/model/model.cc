@@ -23,7 +23,7 @@ Result<Model> Model::create(const Checkpoint& checkpoint, kernels::Backend& back
   return Model(config, backend, std::move(weights), std::move(experts), std::move(workspace));
 }
 
-void Model::forward(const StepInput& input, const StepOutput& output) {
+bool Model::forward(const StepInput& input, const StepOutput& output) {
   LS_CHECK(input.batch.tokens >= 1);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
   StepContext step{*config_,    inv_freq_,   *backend_,      workspace_, experts_,
@@ -32,10 +32,13 @@ void Model::forward(const StepInput& input, const StepOutput& output) {
   backend_->embed({.ids = input.ids, .table = weights_.embed, .y = x});
   if (input.observer != nullptr) input.observer->on_hidden(-1, x);
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
+    if (cut(input)) return false;
     const auto i = static_cast<size_t>(layer);
     run_layer(step, weights_.layers[i], input.caches[i], layer);
   }
+  if (cut(input)) return false;
   run_head(step, weights_.norm, weights_.lm_head, input, output);
+  return true;
 }
 
 }  // namespace longshore::model

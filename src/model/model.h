@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
@@ -27,6 +28,7 @@ struct StepInput {
   std::span<const int32_t> logit_rows;        // rows in [0, T) whose logits are wanted
   std::span<const LayerCache> caches;         // [KvLayout::layers()]
   Observer* observer = nullptr;
+  const CancelToken* cancel = nullptr;  // asked before every layer
 };
 
 struct StepOutput {
@@ -39,7 +41,10 @@ class Model {
   // Errors: kModel naming the tensor; kMemory.
   static Result<Model> create(const Checkpoint& checkpoint, kernels::Backend& backend, int64_t max_step_tokens);
 
-  void forward(const StepInput& input, const StepOutput& output);
+  // False: input.cancel cut it short. The output is then worthless, and so are the caches of the
+  // batch's positions; those of all others are as they were, so that the same step may be made
+  // again.
+  [[nodiscard]] bool forward(const StepInput& input, const StepOutput& output);
 
   [[nodiscard]] const GlmConfig& config() const { return *config_; }
   [[nodiscard]] int64_t max_step_tokens() const { return workspace_.max_tokens; }
@@ -68,10 +73,12 @@ class Mtp {
   static Result<Mtp> create(const Checkpoint& checkpoint, const Model& main, kernels::Backend& backend,
                             int64_t max_step_tokens);
 
-  // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32: the main model's output at row t's position, or
-  // this layer's own output when drafting further. output.hidden: after shared_head.norm.
-  // input.caches [KvLayout::layers()]: the last one is this layer's.
-  void forward(const StepInput& input, ConstMatrixView hidden, const StepOutput& output);
+  // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32: the main model's
+  // output at row t's position, or this layer's own output when drafting further. output.hidden:
+  // after shared_head.norm. input.caches [KvLayout::layers()]: the last one is this layer's. False:
+  // cut short, as Model::forward().
+  [[nodiscard]] bool forward(const StepInput& input, ConstMatrixView hidden,
+                             const StepOutput& output);
 
  private:
   Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,

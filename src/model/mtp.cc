@@ -24,7 +24,8 @@ Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels
   return Mtp(config, backend, std::move(weights), main, std::move(experts), std::move(workspace));
 }
 
-void Mtp::forward(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
+bool Mtp::forward(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
+  if (cut(input)) return false;
   const int64_t tokens = input.batch.tokens;
   LS_CHECK(tokens >= 1 && hidden.rows == tokens && hidden.cols == config_->hidden_size);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
@@ -42,7 +43,9 @@ void Mtp::forward(const StepInput& input, ConstMatrixView hidden, const StepOutp
                       .y = joined.slice_cols(config_->hidden_size, config_->hidden_size)});
   backend_->linear({.x = joined, .w = weights_.eh_proj, .y = x});
   run_layer(step, weights_.layer, input.caches.back(), config_->num_layers);
+  if (cut(input)) return false;
   run_head(step, weights_.head_norm, lm_head_, input, output);
+  return true;
 }
 
 }  // namespace longshore::model

@@ -18,7 +18,7 @@ size_t bytes_of(const session::Progress& progress) {
 }  // namespace
 
 Call::Call(session::Service& service, std::unique_ptr<Exchange> exchange,
-           const CallOptions& options, std::function<void()> notify)
+           const CallOptions& options, Notify notify)
     : service_(service),
       exchange_(std::move(exchange)),
       options_(options),
@@ -27,8 +27,7 @@ Call::Call(session::Service& service, std::unique_ptr<Exchange> exchange,
 
 ApiResult<std::shared_ptr<Call>> Call::start(session::Service& service, Metrics& metrics,
                                              std::unique_ptr<Exchange> exchange,
-                                             const CallOptions& options,
-                                             std::function<void()> notify) {
+                                             const CallOptions& options, Notify notify) {
   const std::shared_ptr<Call> call(
       new Call(service, std::move(exchange), options, std::move(notify)));
   if (auto started = call->start_all(metrics); !started) {
@@ -65,20 +64,18 @@ session::CompletionSink Call::make_sink(size_t choice) {
   session::CompletionSink sink;
   sink.on_start = [self, choice](const engine::GenerationStats& stats) {
     self->choices_[choice].timer.on_start(stats);
-    Event event{Kind::kStart, choice, stats, {}, {}};
-    self->push(std::move(event));
+    self->push({choice, stats});
   };
-  sink.on_progress = [self, choice](const session::Completion&, const session::Progress& progress) {
+  sink.on_progress = [self, choice](const session::Completion&, session::Progress& progress) {
     if (progress.token) self->choices_[choice].timer.on_token();
-    if (self->streams_ && !self->stopped_.load())
-      self->push(Event{Kind::kProgress, choice, {}, progress, {}});
+    if (self->streams_ && !self->stopped_.load()) self->push({choice, std::move(progress)});
     return !self->stopped_.load();
   };
   sink.on_finish = [self, choice](session::Completion completion) {
     if (self->stopped_.load())
       completion.finish_reason = "cancelled";  // on_progress may have been faster than cancel()
     self->choices_[choice].timer.on_finish(completion);
-    self->push(Event{Kind::kFinish, choice, {}, {}, std::move(completion)});
+    self->push({choice, std::make_unique<session::Completion>(std::move(completion))});
   };
   return sink;
 }
@@ -87,16 +84,22 @@ session::CompletionSink Call::make_sink(size_t choice) {
 void Call::push(Event event) {
   const std::lock_guard lock(mutex_);
   if (!notify_) return;  // abandoned
-  const size_t bytes = sizeof(Event) + bytes_of(event.progress);
-  if (event.kind == Kind::kProgress && pending_ + bytes > options_.pending_bytes) {
+  const auto* progress = std::get_if<session::Progress>(&event.what);
+  const size_t bytes = sizeof(Event) + (progress != nullptr ? bytes_of(*progress) : 0);
+  const News news = progress != nullptr ? News::kToken : News::kEnd;
+  if (progress != nullptr && pending_ + bytes > options_.pending_bytes) {
     overflowed_.store(true);
     stopped_.store(true);
   } else {
     pending_ += bytes;
     events_.push_back(std::move(event));
   }
-  // Later events are taken together with the first one.
-  if (events_.size() <= 1 || overflowed_.load()) notify_();
+  // Later tokens are taken together with the first one.
+  if (overflowed_.load()) {
+    notify_(News::kEnd);
+  } else if (events_.size() == 1 || news == News::kEnd) {
+    notify_(news);
+  }
 }
 
 Call::Output Call::take(bool wrote) {
@@ -126,18 +129,15 @@ Call::Output Call::take(bool wrote) {
 }
 
 void Call::handle(Event& event, std::string& out) {
-  switch (event.kind) {
-    case Kind::kStart:
-      summary_.prompt_tokens += event.stats.prompt_tokens;
-      summary_.cached_tokens += event.stats.cached_tokens;
-      if (!begun_ && streams_) out += exchange_->begin(event.stats);
-      begun_ = true;
-      return;
-    case Kind::kProgress:
-      out += exchange_->progress(event.choice, event.progress);
-      return;
-    case Kind::kFinish:
-      finish(event.choice, std::move(event.completion), out);
+  if (const auto* stats = std::get_if<engine::GenerationStats>(&event.what)) {
+    summary_.prompt_tokens += stats->prompt_tokens;
+    summary_.cached_tokens += stats->cached_tokens;
+    if (!begun_ && streams_) out += exchange_->begin(*stats);
+    begun_ = true;
+  } else if (const auto* progress = std::get_if<session::Progress>(&event.what)) {
+    out += exchange_->progress(event.choice, *progress);
+  } else {
+    finish(event.choice, std::move(*std::get<2>(event.what)), out);
   }
 }
 

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "server/api_error.h"
@@ -49,13 +50,17 @@ class Call : public std::enable_shared_from_this<Call> {
         failure;  // instead of bytes: the call failed before anything was written; implies done
   };
 
+  // kToken: within a step of the engine, which may have more for others; to be passed on after it.
+  // kEnd: anything else; to be passed on at once.
+  enum class News { kToken, kEnd };
+  using Notify = std::function<void(News)>;
+
   // Starts the exchange's completions. notify: called whenever take() may have something new, with
   // a lock held and maybe from the engine's thread: it must only post. On error nothing runs and
   // notify is never called again. Connection.
   static ApiResult<std::shared_ptr<Call>> start(session::Service& service, Metrics& metrics,
                                                 std::unique_ptr<Exchange> exchange,
-                                                const CallOptions& options,
-                                                std::function<void()> notify);
+                                                const CallOptions& options, Notify notify);
 
   // What is new. wrote: bytes of this answer have been written already, so that a failure is an
   // event, not a status. Connection.
@@ -74,13 +79,11 @@ class Call : public std::enable_shared_from_this<Call> {
   [[nodiscard]] const CallSummary& summary() const { return summary_; }
 
  private:
-  enum class Kind { kStart, kProgress, kFinish };
   struct Event {
-    Kind kind;
     size_t choice = 0;
-    engine::GenerationStats stats;   // kStart
-    session::Progress progress;      // kProgress
-    session::Completion completion;  // kFinish
+    // Of a start, a token, an end.
+    std::variant<engine::GenerationStats, session::Progress, std::unique_ptr<session::Completion>>
+        what;
   };
   struct Choice {
     ChoiceTimer timer;
@@ -88,7 +91,7 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   Call(session::Service& service, std::unique_ptr<Exchange> exchange, const CallOptions& options,
-       std::function<void()> notify);
+       Notify notify);
 
   ApiResult<void> start_all(Metrics& metrics);
   session::CompletionSink make_sink(size_t choice);
@@ -111,7 +114,7 @@ class Call : public std::enable_shared_from_this<Call> {
   CallSummary summary_;
 
   std::mutex mutex_;
-  std::function<void()> notify_;      // guarded by mutex_
+  Notify notify_;                     // guarded by mutex_
   std::vector<Event> events_;         // guarded by mutex_
   size_t pending_ = 0;                // guarded by mutex_: bytes of events_
   std::atomic<bool> stopped_{false};  // tokens are dropped from now on

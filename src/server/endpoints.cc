@@ -10,8 +10,11 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "server/api/chat_prompt.h"
+#include "server/api/fields.h"
 #include "server/api/generation_fields.h"
-#include "session/chat_request.h"
+#include "server/openai/history.h"
+#include "server/openai/thinking.h"
 #include "session/completion.h"
 
 namespace longshore::server {
@@ -50,13 +53,22 @@ ApiResult<Ids> encode(const session::LoadedModel& loaded, const Json& text) {
   return std::move(*ids);
 }
 
-ApiResult<Ids> encode_messages(const session::LoadedModel& loaded, Json body) {
-  for (const char* key : {"model", "add_special_tokens", "return_token_strs"}) body.erase(key);
-  const auto variables = session::template_variables(body);
-  if (!variables) return tl::unexpected(api_error(variables.error()));
-  auto prompt = session::render_chat(loaded, *variables);
-  if (!prompt) return tl::unexpected(api_error(prompt.error()));
-  return std::move(prompt->ids);
+// The fields that make the prompt of a chat, read as /v1/chat/completions reads them.
+ApiResult<Ids> encode_messages(const session::LoadedModel& loaded, const Json& body) {
+  Fault fault;
+  FieldReader fields(body, "", fault);
+  fields.ignore({"model", "add_special_tokens", "return_token_strs"});
+  ChatPrompt prompt;
+  prompt.messages = read_messages(fields);
+  Json tools = read_tools(fields);
+  if (tools_are_offered(fields, tools)) prompt.tools = std::move(tools);
+  prompt.template_variables = read_template_variables(fields);
+  prompt.continue_final_message = fields.flag("continue_final_message", false);
+  prompt.add_generation_prompt = fields.flag("add_generation_prompt", true);
+  fields.refuse_the_rest();
+  session::RenderedPrompt rendered = render_prompt(loaded, prompt, "continue_final_message", fault);
+  if (fault) return tl::unexpected(fault.error());
+  return std::move(rendered.ids);
 }
 
 Json token_strings(const session::LoadedModel& loaded, const Ids& ids) {
@@ -112,7 +124,6 @@ ApiResult<std::string> tokenize(const session::LoadedModel& loaded, const Json& 
   if (body.contains("prompt") == body.contains("messages")) {
     return bad_field("prompt", "give either prompt or messages");
   }
-  // With messages every other field is a variable of the chat template.
   if (body.contains("prompt")) {
     const auto unknown =
         unknown_field(body, {"model", "prompt", "add_special_tokens", "return_token_strs"});

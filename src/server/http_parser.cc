@@ -11,6 +11,8 @@ namespace {
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
+constexpr size_t kMaxChunkLine = 8 * 1024;  // bytes
+
 bool is_token(char c) {
   const bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
   return alnum || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
@@ -24,6 +26,22 @@ bool hopeless(std::string_view data) {
     return true;
   const size_t newline = data.find('\n');
   return newline != std::string_view::npos && data[newline - 1] != '\r';
+}
+
+bool starts_ignoring_case(std::string_view text, std::string_view with) {
+  return text.size() >= with.size() && equal_ignoring_case(text.substr(0, with.size()), with);
+}
+
+// RFC 9112, 3.2.2: a server accepts the absolute form too, "http://host/path?query".
+std::string path_of(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!starts_ignoring_case(target, scheme)) continue;
+    target.remove_prefix(scheme.size());
+    target.remove_prefix(std::min(target.size(), target.find_first_of("/?")));
+    if (!target.starts_with('/')) return "/";
+    break;
+  }
+  return percent_decode(target.substr(0, target.find('?')));
 }
 
 ApiError error_of(const error_code& ec) {
@@ -58,8 +76,7 @@ void RequestParser::take_head() {
   const auto& message = impl_->parser.get();
   request_.method = std::string(message.method_string());
   request_.target = std::string(message.target());
-  request_.path =
-      percent_decode(std::string_view(request_.target).substr(0, request_.target.find('?')));
+  request_.path = path_of(request_.target);
   request_.version = static_cast<int>(message.version());
   if (impl_->parser.is_header_done()) request_.keep_alive = impl_->parser.keep_alive();
   for (const auto& field : message) {
@@ -83,6 +100,10 @@ void RequestParser::check_head() {
   // RFC 9112, 6.1: both together are how requests are smuggled past proxies.
   if (encoded && !request_.header("Content-Length").empty()) {
     return fail({400, "Transfer-Encoding and Content-Length exclude each other", "", ""});
+  }
+  const std::string_view coding = request_.header("Content-Encoding");
+  if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {
+    return fail({415, "the body must not be compressed: leave out Content-Encoding", "", ""});
   }
   if (encoded && !impl_->parser.chunked()) {
     return fail({501, "of the transfer encodings only chunked is supported", "", ""});
@@ -120,6 +141,9 @@ size_t RequestParser::feed(std::string_view data) {
       break;
     }
   }
+  // Beast waits for the end of a chunk's line or trailer, however long it gets.
+  if (state_ == State::kBody && impl_->parser.chunked() && data.size() - taken > kMaxChunkLine)
+    fail({400, "a chunk's extension or trailer is too long", "", ""});
   return taken;
 }
 

@@ -40,6 +40,7 @@ struct Server::Impl {
                 [this, &loaded](const engine::StepReport& report) {
                   metrics.on_step(report);
                   experts.set(loaded.model->experts().counters());
+                  wakes.flush();
                 }),
         app(loaded, metrics, options.app,
             {[this] { return service.counters(); }, [this] { return experts.get(); }}) {}
@@ -47,6 +48,7 @@ struct Server::Impl {
   const ServerOptions options;
   ExpertSnapshot experts;
   Metrics metrics;
+  StepWakes wakes;
   session::Service service;
   App app;
   std::unique_ptr<Listener> listener;  // goes first
@@ -58,7 +60,8 @@ Server::~Server() = default;
 Result<std::unique_ptr<Server>> Server::start(session::LoadedModel& loaded,
                                               const ServerOptions& options) {
   auto impl = std::make_unique<Impl>(loaded, options);
-  LS_TRY(impl->listener, Listener::open(impl->app, impl->service, impl->metrics, impl->options));
+  LS_TRY(impl->listener,
+         Listener::open(impl->app, impl->service, impl->metrics, impl->wakes, impl->options));
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 

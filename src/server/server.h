@@ -39,7 +39,7 @@ class Server {
   // kUsage: the address cannot be resolved or is in use.
   static Result<std::unique_ptr<Server>> start(session::LoadedModel& loaded,
                                                const ServerOptions& options);
-  // As stop() with nothing to wait for.
+  // As stop() with nothing to wait for, and then waits for whatever is still being computed.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -51,7 +51,9 @@ class Server {
   [[nodiscard]] int64_t open_connections() const;
 
   // No more connections; what was accepted is finished within the drain time, the rest ends with an
-  // error. True: all of it was finished.
+  // error, within seconds. True: all of it was finished. Where open_connections() is not 0
+  // afterwards, a worker is busy with something that cannot be cut and the destructor would wait
+  // for it.
   bool stop();
 
  private:

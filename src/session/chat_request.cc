@@ -10,11 +10,15 @@ using text::Json;
 // OpenAI's clients send arguments as a JSON string.
 Result<void> parse_arguments(Json& call, size_t index) {
   Json& function = call.contains("function") ? call["function"] : call;
-  if (!function.is_object() || !function.contains("arguments") || !function["arguments"].is_string()) return {};
+  if (!function.is_object() || !function.contains("arguments") ||
+      !function["arguments"].is_string())
+    return {};
   const auto text = function["arguments"].get<std::string>();
-  Json arguments = text.empty() ? Json::object() : Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Json arguments =
+      text.empty() ? Json::object() : Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!arguments.is_object()) {
-    return fail(ErrorKind::kUsage, "messages[{}].tool_calls: arguments are not a JSON object", index);
+    return fail(ErrorKind::kUsage, "messages[{}].tool_calls: arguments are not a JSON object",
+                index);
   }
   function["arguments"] = std::move(arguments);
   return {};
@@ -23,11 +27,23 @@ Result<void> parse_arguments(Json& call, size_t index) {
 Result<void> check_message(Json& message, size_t index) {
   if (!message.is_object()) return fail(ErrorKind::kUsage, "messages[{}] is not an object", index);
   if (!message.contains("role") || !message["role"].is_string()) {
-    return fail(ErrorKind::kUsage, "messages[{}] has no role: system, user, assistant or tool", index);
+    return fail(ErrorKind::kUsage, "messages[{}] has no role: system, user, assistant or tool",
+                index);
   }
   if (!message.contains("tool_calls") || message["tool_calls"].is_null()) return {};
-  if (!message["tool_calls"].is_array()) return fail(ErrorKind::kUsage, "messages[{}].tool_calls is not a list", index);
+  if (!message["tool_calls"].is_array())
+    return fail(ErrorKind::kUsage, "messages[{}].tool_calls is not a list", index);
   for (Json& call : message["tool_calls"]) LS_TRY_VOID(parse_arguments(call, index));
+  return {};
+}
+
+Result<void> check_tools(const Json& variables) {
+  const auto tools = variables.find("tools");
+  if (tools == variables.end() || tools->is_null()) return {};
+  if (!tools->is_array()) return fail(ErrorKind::kUsage, "tools is not a list of objects");
+  for (size_t i = 0; i < tools->size(); ++i) {
+    if (!(*tools)[i].is_object()) return fail(ErrorKind::kUsage, "tools[{}] is not an object", i);
+  }
   return {};
 }
 
@@ -48,6 +64,7 @@ Result<Json> template_variables(const Json& request) {
   if (!variables.contains("messages") || !variables["messages"].is_array()) {
     return fail(ErrorKind::kUsage, "messages is missing or not a list");
   }
+  LS_TRY_VOID(check_tools(variables));
   size_t index = 0;
   for (Json& message : variables["messages"]) LS_TRY_VOID(check_message(message, index++));
   return variables;

@@ -86,7 +86,8 @@ class Assembler {
     const bool had_content = !completion_.content.empty() || !completion_.tool_calls.empty();
     if (parser_) apply(parser_->finish(stopped), progress);
     // Reasoning that never ended and now shows as the answer.
-    if (think_end_ && !had_content && !completion_.content.empty()) completion_.reasoning_tokens = 0;
+    if (think_end_ && !had_content && !completion_.content.empty())
+      completion_.reasoning_tokens = 0;
     completion_.stats = result.stats;
     completion_.error = result.error;
     completion_.finish_reason = finish_reason(result.reason, completion_, matched);
@@ -181,6 +182,7 @@ Result<std::vector<Completion>> complete_all(LoadedModel& loaded, std::vector<Jo
     LS_CHECK_MSG(id.has_value(), "{}", id.error().message);
     ids.push_back(*id);
   }
+  engine.set_interrupt(&cancel);
   bool told = false;
   while (!engine.idle()) {
     if (!told && cancel.cancelled()) {
@@ -189,6 +191,7 @@ Result<std::vector<Completion>> complete_all(LoadedModel& loaded, std::vector<Jo
     }
     engine.step();
   }
+  engine.set_interrupt(nullptr);
   return completions;
 }
 
@@ -201,13 +204,18 @@ Result<Completion> complete(LoadedModel& loaded, CompletionRequest request, Comp
   return std::move(completions.front());
 }
 
-Result<RenderedPrompt> render_chat(const LoadedModel& loaded, const text::Json& variables) {
+Result<RenderedPrompt> render_chat_text(const LoadedModel& loaded, const text::Json& variables) {
   LS_CHECK(loaded.chat_template.has_value() && loaded.tokenizer.has_value());
   RenderedPrompt prompt;
   LS_TRY(prompt.text, loaded.chat_template->render(variables));
-  LS_TRY(prompt.ids, loaded.tokenizer->encode(prompt.text));
   prompt.starts_in_reasoning =
       prompt.text.ends_with("<think>") || prompt.text.ends_with("<think>\n");
+  return prompt;
+}
+
+Result<RenderedPrompt> render_chat(const LoadedModel& loaded, const text::Json& variables) {
+  LS_TRY(RenderedPrompt prompt, render_chat_text(loaded, variables));
+  LS_TRY(prompt.ids, loaded.tokenizer->encode(prompt.text));
   return prompt;
 }
 

@@ -51,8 +51,9 @@ struct CompletionSink {
   // Once, when the request leaves the queue: stats holds prompt_tokens, cached_tokens,
   // queue_seconds. May be empty.
   std::function<void(const engine::GenerationStats&)> on_start;
-  // After every token, and once more before on_finish; false: stop here. May be empty.
-  std::function<bool(const Completion& so_far, const Progress&)> on_progress;
+  // After every token, and once more before on_finish; false: stop here. The progress may be moved
+  // away. May be empty.
+  std::function<bool(const Completion& so_far, Progress&)> on_progress;
   // Exactly once for every started completion. May be empty.
   std::function<void(Completion)> on_finish;
 };
@@ -97,6 +98,8 @@ struct RenderedPrompt {
   std::vector<int32_t> ids;
   bool starts_in_reasoning = false;  // it ends with <think>
 };
+// Without the ids.
+Result<RenderedPrompt> render_chat_text(const LoadedModel& loaded, const text::Json& variables);
 Result<RenderedPrompt> render_chat(const LoadedModel& loaded, const text::Json& variables);
 
 }  // namespace longshore::session

@@ -39,6 +39,18 @@ Result<void> load_text(LoadedModel& loaded) {
   return {};
 }
 
+// A stop id that no token has never comes: generation would go on past its end.
+Result<void> check_stop_ids(const LoadedModel& loaded) {
+  for (const int32_t id : loaded.defaults.eos_ids) {
+    if (!loaded.tokenizer->bytes(id).empty()) continue;
+    return fail(ErrorKind::kModel,
+                "{}: eos_token_id {} of generation_config.json or config.json is no token of "
+                "tokenizer.json: correct it",
+                loaded.options.model, id);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options,
@@ -63,6 +75,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   if (options.with_text && options.synthetic.empty()) {
     LS_TRY_VOID(load_text(*loaded));
     LS_TRY(loaded->defaults, load_generation_defaults(options.model, config));
+    LS_TRY_VOID(check_stop_ids(*loaded));
   }
   LS_TRY(loaded->backend, make_backend(options, *loaded->pool));
   const int64_t chunk = std::min(options.chunk, context);
@@ -70,7 +83,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   LS_TRY(loaded->model, model::Model::create(*loaded->checkpoint, *loaded->backend, step_tokens));
   if (options.with_mtp) {
     if (config.num_mtp_layers == 0) {
-      return fail(ErrorKind::kUsage, "{} has no MTP layer (num_nextn_predict_layers is 0)",
+      return fail(ErrorKind::kUsage,
+                  "{} has no MTP layer (num_nextn_predict_layers is 0): leave out --mtp",
                   loaded->checkpoint->where());
     }
     LS_TRY(loaded->mtp,

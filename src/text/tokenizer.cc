@@ -1,7 +1,9 @@
 #include "text/tokenizer.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <sstream>
 #include <unordered_map>
 #include <utility>
@@ -44,6 +46,11 @@ struct Tokenizer::Impl {
   void fill_tables(const TokenizerSpec& spec) {
     for (const auto& [token, id] : spec.vocab) set_bytes(id, token);
     for (const AddedTokenSpec& token : spec.added_tokens) set_bytes(token.id, token.content);
+    for (const auto& token : bytes)
+      max_token_bytes = std::max(max_token_bytes, static_cast<int64_t>(token.size()));
+    for (const AddedTokenSpec& token : spec.added_tokens) {
+      if (token.lstrip || token.rstrip) max_token_bytes = std::numeric_limits<int64_t>::max();
+    }
     flags.resize(bytes.size(), 0);
     for (const AddedTokenSpec& token : spec.added_tokens) {
       flags[static_cast<size_t>(token.id)] =
@@ -87,6 +94,7 @@ struct Tokenizer::Impl {
   AddedTokens added;
   std::vector<SplitRegex> splits;
   std::vector<std::string> bytes;  // by id
+  int64_t max_token_bytes = 1;
   std::vector<uint8_t> flags;      // by id
   std::unordered_map<std::string, int32_t> ids;
 };
@@ -147,6 +155,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
 
 std::string_view Tokenizer::bytes(int32_t id) const {
   return impl_->known(id) ? impl_->bytes[static_cast<size_t>(id)] : std::string_view();
+}
+
+int64_t Tokenizer::max_token_bytes() const {
+  return impl_->max_token_bytes;
 }
 
 bool Tokenizer::is_special(int32_t id) const {

@@ -33,6 +33,9 @@ class Tokenizer {
 
   // The exact bytes of one token (may be part of a character); empty for an unknown id.
   [[nodiscard]] std::string_view bytes(int32_t id) const;
+  // No token stands for more bytes of a text: n tokens encode at most n times as many. Where added
+  // tokens take the white space around them: INT64_MAX.
+  [[nodiscard]] int64_t max_token_bytes() const;
   [[nodiscard]] bool is_special(int32_t id) const;
   [[nodiscard]] bool is_added(int32_t id) const;
   // The id of a whole token by its text (added tokens first), "<|user|>" say.

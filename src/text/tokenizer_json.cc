@@ -355,6 +355,42 @@ Result<void> read_normalizer(const Node& root) {
   return node.error("type", fmt::format("'{}' is not supported, only null is", shown(type)));
 }
 
+// Only what adds no tokens to a text.
+Result<void> read_post_processor(const Node& node, const std::string& where,
+                                 const std::string& path, int depth = 0) {
+  LS_TRY(const std::string type, node.text("type"));
+  if (type == "ByteLevel") return {};
+  if (type == "TemplateProcessing") {
+    LS_TRY(const Object* pieces, node.array("single"));
+    for (const Object& piece : *pieces) {
+      if (piece.is_object() && piece.contains("Sequence")) continue;
+      return node.error("single", "adds special tokens to every text: not supported");
+    }
+    return {};
+  }
+  if (type != "Sequence" || depth > 0) {
+    return node.error("type",
+                      fmt::format("'{}' is not supported here, only ByteLevel is", shown(type)));
+  }
+  LS_TRY(const Object* steps, node.array("processors"));
+  for (size_t i = 0; i < steps->size(); ++i) {
+    const std::string step = fmt::format("{}.processors[{}]", path, i);
+    if (!(*steps)[i].is_object())
+      return node.error(fmt::format("processors[{}]", i).c_str(), "must be an object");
+    LS_TRY_VOID(read_post_processor(Node((*steps)[i], where, step), where, step, depth + 1));
+  }
+  return {};
+}
+
+Result<void> read_surroundings(const Node& root, const std::string& where) {
+  for (const char* key : {"truncation", "padding"}) {
+    if (root.find(key) != nullptr) return root.error(key, "is set: not supported, only null is");
+  }
+  if (root.find("post_processor") == nullptr) return {};
+  LS_TRY(const Node node, root.object("post_processor"));
+  return read_post_processor(node, where, "post_processor");
+}
+
 }  // namespace
 
 bool byte_level_bytes(std::string_view token, std::string& bytes) {
@@ -378,8 +414,10 @@ Result<TokenizerSpec> parse_tokenizer_json(std::string_view json, const std::str
   Object document;
   try {
     document = Object::parse(json);
-  } catch (const Object::exception& e) {
-    return fail(ErrorKind::kModel, "{}: not valid JSON: {}", where, shown(e.what()));
+  } catch (const Object::parse_error& e) {
+    return fail(ErrorKind::kModel, "{}: not valid JSON at byte {}", where, e.byte);
+  } catch (const Object::exception&) {
+    return fail(ErrorKind::kModel, "{}: not valid JSON", where);
   }
   if (!document.is_object()) return fail(ErrorKind::kModel, "{}: must be a JSON object", where);
   const Node root(document, where, "");
@@ -387,8 +425,8 @@ Result<TokenizerSpec> parse_tokenizer_json(std::string_view json, const std::str
   LS_TRY_VOID(read_normalizer(root));
   LS_TRY_VOID(read_pre_tokenizer(root, where, spec));
   LS_TRY_VOID(read_decoder(root));
-  // truncation, padding and post_processor are for callers that ask for them; encode() adds and
-  // cuts nothing.
+  // encode() adds and cuts nothing.
+  LS_TRY_VOID(read_surroundings(root, where));
   LS_TRY_VOID(read_added_tokens(root, where, spec));
   LS_TRY_VOID(read_model(root, spec));
   return spec;

@@ -42,6 +42,7 @@ Json gathered(const std::string& stream) {
   std::string json;
   int open = -1;
   bool stopped = false;
+  bool cut = false;  // the last block is a call whose input is not whole
   for (const Event& event : events_of(stream)) {
     const Json data = Json::parse(event.data);
     EXPECT_EQ(data["type"], event.name);
@@ -70,7 +71,11 @@ Json gathered(const std::string& stream) {
       if (type == "input_json_delta") json += delta["partial_json"].get<std::string>();
     } else if (event.name == "content_block_stop") {
       EXPECT_EQ(data["index"], open);
-      if (block["type"] == "tool_use") block["input"] = Json::parse(json);
+      EXPECT_FALSE(cut) << "only the last block can be cut";
+      if (block["type"] == "tool_use") {
+        block["input"] = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+        cut = block["input"].is_discarded();
+      }
       message["content"].push_back(block);
       open = -1;
     } else if (event.name == "message_delta") {
@@ -85,6 +90,10 @@ Json gathered(const std::string& stream) {
     }
   }
   EXPECT_TRUE(stopped);
+  if (cut) {  // which the whole answer does not show
+    EXPECT_EQ(message["stop_reason"], "max_tokens");
+    message["content"].erase(message["content"].size() - 1);
+  }
   return message;
 }
 
@@ -112,6 +121,7 @@ TEST(MessageStream, EqualsTheWholeAnswerAtAnySplit) {
   expect_same(std::string(kTools) + kThink, {std::string(kCalls) + "text after the calls"});
   expect_same(std::string(kTools) + kThink,
               {std::string(kCalls).substr(0, 100), FinishReason::kLength});
+  expect_same(kTools, {"<tool_call>now<arg_key>", FinishReason::kLength});
   expect_same(std::string(kTools) +
                   R"(, "tool_choice": {"type": "auto", "disable_parallel_tool_use": true})",
               {kCalls});
@@ -190,6 +200,26 @@ TEST(MessageStream, StopReasons) {
             "tool_use");
   EXPECT_EQ(answer_of(kTools, {"<tool_call>now</tool_call>", FinishReason::kLength})["stop_reason"],
             "max_tokens");
+}
+
+TEST(MessageStream, ACallThatIsCutDoesNotLookWhole) {
+  const Output cut{"A<tool_call>now<arg_key>zone</arg_key><arg_value>U", FinishReason::kLength};
+  const Json answer = answer_of(kTools, cut);
+  EXPECT_EQ(answer["stop_reason"], "max_tokens");
+  ASSERT_EQ(answer["content"].size(), 1U) << answer;
+  EXPECT_EQ(answer["content"][0]["text"], "A");
+  const auto exchange = message(kTools);
+  std::string input;
+  bool begun = false;
+  for (const Event& event : events_of(drive(*exchange, {cut}).events)) {
+    const Json data = Json::parse(event.data);
+    if (event.name == "content_block_start") begun = data["content_block"]["type"] == "tool_use";
+    if (event.name == "content_block_delta" && begun)
+      input += data["delta"]["partial_json"].get<std::string>();
+  }
+  EXPECT_TRUE(begun);
+  EXPECT_FALSE(input.empty()) << "which clients take for {}";
+  EXPECT_FALSE(Json::accept(input)) << input;
 }
 
 TEST(MessageStream, AStopSequenceThatIsASpecialTokenStops) {

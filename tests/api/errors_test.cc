@@ -42,6 +42,7 @@ TEST(ApiErrors, OpenAisTypesFollowTheStatus) {
   EXPECT_EQ(openai(429)["type"], "rate_limit_error");
   EXPECT_EQ(openai(500)["type"], "server_error");
   EXPECT_EQ(openai(503)["type"], "server_error");
+  EXPECT_EQ(openai(505)["type"], "invalid_request_error");
 }
 
 TEST(ApiErrors, AnthropicsTypesFollowTheStatus) {

@@ -1,9 +1,11 @@
 // messages and tools of a chat call, and the prompt that they become.
+#include <chrono>
 #include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/api/chat_prompt.h"
 #include "server/openai/chat.h"
 #include "tests/api/support.h"
 
@@ -183,6 +185,22 @@ TEST(ChatHistory, ToolResultsTakeTheOrderOfTheCalls) {
              R"(, {"role": "tool", "content": "first"}, {"role": "tool", "content": "second"}])"),
       HasSubstr(expected))
       << "without ids the order is as given";
+}
+
+TEST(ChatHistory, ALongRunOfResultsIsSortedInLinearTime) {
+  constexpr size_t kCalls = 50'000;
+  const auto id = [](size_t i) { return "call_of_a_certain_length_" + std::to_string(i); };
+  Json calls = Json::array();
+  for (size_t i = 0; i < kCalls; ++i) calls.push_back({{"id", id(i)}});
+  Json messages = Json::array({Json{{"role", "assistant"}, {"tool_calls", std::move(calls)}}});
+  for (size_t i = kCalls; i-- > 0;) messages.push_back({{"role", "tool"}, {"tool_call_id", id(i)}});
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_FALSE(sort_tool_results(messages));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  EXPECT_LT(took.count(), 1.0) << "by comparing each with each it takes minutes";
+  for (size_t i = 0; i < kCalls; ++i) ASSERT_EQ(messages[i + 1]["tool_call_id"], id(i));
+  messages.back()["tool_call_id"] = "of no call";
+  EXPECT_EQ(sort_tool_results(messages), kCalls);
 }
 
 TEST(ChatHistory, ListContentOfToolResultsIsFlattened) {

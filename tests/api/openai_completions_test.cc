@@ -163,6 +163,8 @@ TEST(Completions, TheStreamEqualsTheWholeAnswerAtAnySplit) {
       const char* fields :
       {R"("stream": true, "n": 2)", R"("stream": true, "n": 2, "echo": true)",
        R"("stream": true, "n": 2, "logprobs": 2)",
+       R"("stream": true, "n": 2, "logprobs": 2, "stop": ["a man", "END"])",
+       R"("stream": true, "n": 2, "logprobs": 2, "stop": "ss", "skip_special_tokens": false)",
        R"("stream": true, "prompt": ["a", "b"], "stop": "END", "echo": true)",
        R"("stream": true, "prompt": [[5, 6], [7]], "no_stop_trim": true, "skip_special_tokens": false)"}) {
     for (uint32_t seed = 0; seed < 25; ++seed) {
@@ -209,6 +211,17 @@ TEST(Completions, EchoOfIdsIsTheirText) {
   EXPECT_EQ(
       Json::parse(exchange->response(drive(*exchange, {{" a"}}).completions))["choices"][0]["text"],
       "Once upon a");
+}
+
+TEST(Completions, LogprobsEndWhereAStopStringCutsTheText) {
+  for (uint32_t seed = 0; seed < 25; ++seed) {
+    const auto exchange = completions(R"("logprobs": 2, "stop": ["END"])");
+    const Outcome run = drive(*exchange, {{"one two END three"}}, seed);
+    const Json choice = Json::parse(exchange->response(run.completions))["choices"][0];
+    ASSERT_EQ(choice["text"], "one two ");
+    ASSERT_FALSE(choice["logprobs"]["tokens"].empty());
+    for (const Json& offset : choice["logprobs"]["text_offset"]) EXPECT_LT(offset, 8);
+  }
 }
 
 TEST(Completions, LogprobsHaveTheLegacyForm) {

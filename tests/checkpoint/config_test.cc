@@ -127,12 +127,43 @@ TEST(Config, TakesEquivalentSpellings) {
 }
 
 TEST(Config, ListsKeysThatItDoesNotKnow) {
-  json source = with(glm_5_1(), "residual_multiplier", 2);
+  json source = with(glm_5_1(), "tea", "earl grey");
   source["quantization_config"]["scale_fmt"] = "ue8m0";
   const auto config = parse(source);
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_THAT(config->unknown_keys, ::testing::UnorderedElementsAre(
-                                        "residual_multiplier", "quantization_config.scale_fmt"));
+  EXPECT_THAT(config->unknown_keys,
+              ::testing::UnorderedElementsAre("tea", "quantization_config.scale_fmt"));
+}
+
+TEST(Config, UnknownMathematicsIsRefusedByNameUnlessItIsOff) {
+  const std::vector<std::pair<const char*, json>> refused = {{"clip_qkv", 8},
+                                                             {"sandwich_norm", true},
+                                                             {"use_dsa", false},
+                                                             {"expert_bias", true},
+                                                             {"q_bias", true},
+                                                             {"residual_multiplier", 2},
+                                                             {"attention_sinks", true},
+                                                             {"dtype", "int4"},
+                                                             {"torch_dtype", 16},
+                                                             {"rope_scale", 0.5},
+                                                             {"index_share_for_mtp_iteration", 2}};
+  for (const auto& [key, value] : refused)
+    expect_error(parse(with(glm_5_1(), key, value)), ErrorKind::kModel, {key});
+  const std::vector<std::pair<const char*, json>> taken = {{"clip_qkv", nullptr},
+                                                           {"sandwich_norm", false},
+                                                           {"use_dsa", true},
+                                                           {"expert_bias", false},
+                                                           {"q_bias", 0},
+                                                           {"hidden_dropout", 0.1},
+                                                           {"router_jitter", 0.01},
+                                                           {"dtype", "float32"},
+                                                           {"attention_dropout", 0.5},
+                                                           {"rope_scale", nullptr},
+                                                           {"index_share_for_mtp_iteration", true}};
+  for (const auto& [key, value] : taken) {
+    const auto config = parse(with(glm_5_1(), key, value));
+    EXPECT_TRUE(config) << config.error().message;
+  }
 }
 
 TEST(Config, RefusesEveryMissingKey) {

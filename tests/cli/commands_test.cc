@@ -133,6 +133,20 @@ TEST(Generate, StreamsPlainText) {
   EXPECT_EQ(run.out, ordered_json::parse(as_json.out)["text"].get<std::string>() + "\n");
 }
 
+// The weights are mapped once, activations are bounded by a step and the cache by the context.
+TEST(Generate, DecodesTheBundledModelInLittleMemory) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's own memory hides the answer";
+#endif
+  const Finished run =
+      longshore({"generate", kNano, "-p", "Hello", "--ignore-eos", "--max-tokens", "200",
+                 "--context-length", "1024", "--chunked-prefill-size", "64", "--threads", "2"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  constexpr int64_t kMost = int64_t{72} << 20;
+  EXPECT_LT(run.peak_bytes, kMost) << "bytes resident at the peak";
+  RecordProperty("peak_bytes", std::to_string(run.peak_bytes));
+}
+
 TEST(Eval, CountsPerTask) {
   const Finished run = longshore(
       {"eval", kNano, kSource + "/tests/data/eval/tasks-public.jsonl", "--limit", "8", "--json"});

@@ -1,12 +1,16 @@
 // Bad input ends in exactly one line on stderr that names what is wrong, and in the exit code of
 // its kind.
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <span>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/wait.h>
 
 #include "base/tensor.h"
 #include "checkpoint/safetensors.h"
@@ -77,6 +81,13 @@ TEST(Usage, FlagsAndArgumentsAreRefusedByName) {
       {{"generate", kNano, "--file", "/nonexistent.jsonl"}, "/nonexistent.jsonl"},
       {{"generate", kNano, "--file", "/"}, "/: cannot read it"},
       {{"eval", kNano, "/nonexistent.jsonl"}, "/nonexistent.jsonl"},
+      {{"generate", kNano, "-p", "x", "--seed", "-1"}, "--seed"},
+      {{"generate", kNano, "-p", "x", "--seed", "18446744073709551616"}, "--seed"},
+      {{"generate", kNano, "-p", "x", "--seed", "1.5"}, "--seed"},
+      {{"generate", kNano, "-p", "x", "--logprobs", "2"}, "--logprobs"},
+      {{"generate", kNano, "-p", "x", "--json", "--logprobs", "21"}, "--logprobs 21"},
+      {{"generate", kNano, "-p", "x", "--json", "--logprobs", "-1"}, "--logprobs -1"},
+      {{"generate", kNano, "--file", "/dev/zero"}, "/dev/zero: more than 256 MiB"},
       {{"bench", "nonsense", kNano}, "nonsense"}};
   for (const auto& [arguments, named] : cases) expect_refusal(longshore(arguments), kUsage, named);
 }
@@ -90,6 +101,10 @@ TEST(Usage, LinesOfInputAreRefusedByNumber) {
                  "line 2: 4096");
   expect_refusal(longshore({"tokenize", kNano, "--decode"}, "[-1]\n"), kUsage, "line 1: -1");
   expect_refusal(longshore({"render", kNano}, "{\"messages\": 1}\n"), kUsage, "line 1: messages");
+  const std::string tools = "{\"messages\": [], \"tools\": {\"type\": \"function\"}}\n";
+  expect_refusal(longshore({"render", kNano}, tools), kUsage, "line 1: tools");
+  expect_refusal(longshore({"generate", kNano, "--file", "-"}, "{\"prompt\": \"x\"}\n" + tools),
+                 kUsage, "-: line 2: tools");
   expect_refusal(longshore({"generate", kNano, "--file", "-"}, "{\"prompt\": \"a\xff\"}\n"), kUsage,
                  "-: line 1");
   expect_refusal(longshore({"generate", kNano, "--file", "-"}, "{\"prompt\": 1}\n"), kUsage,
@@ -201,6 +216,57 @@ TEST(Model, AStopIdOutsideTheVocabularyNamesFileAndKey) {
   }
 }
 
+TEST(Model, AStopIdThatIsNoTokenIsNamed) {
+  const BrokenModel model;
+  auto tokenizer = ordered_json::parse(read_file(kNano + "/tokenizer.json"));
+  auto& added = tokenizer["added_tokens"];
+  const auto last = added.back()["id"].get<int64_t>();
+  added.erase(added.size() - 1);
+  model.replace("tokenizer.json", tokenizer.dump());
+  model.replace("generation_config.json", fmt::format("{{\"eos_token_id\": {}}}", last));
+  expect_refusal(model.generate(), kModel, fmt::format("eos_token_id {}", last));
+}
+
+TEST(Model, AConfigThatIsNoFileIsNamedWithARemedy) {
+  const BrokenModel model;
+  std::filesystem::remove(model.dir.file("config.json"));
+  expect_refusal(longshore({"inspect", model.dir.path()}), kModel, "check the path");
+  std::filesystem::create_directory(model.dir.file("config.json"));
+  expect_refusal(longshore({"inspect", model.dir.path()}), kModel,
+                 "config.json: not a regular file; ");
+}
+
+TEST(Model, AMissingMtpLayerIsNamedWithTheFlag) {
+  const BrokenModel model;
+  auto config = ordered_json::parse(read_file(kNano + "/config.json"));
+  config["num_nextn_predict_layers"] = 0;
+  model.replace("config.json", config.dump());
+  expect_refusal(
+      longshore({"logits", model.dir.path(), "--ids", "-", "--out", model.dir.file("out"), "--mtp"},
+                "[1]"),
+      kUsage, "leave out --mtp");
+}
+
+TEST(Model, InspectTellsItsProblemsOnStderrToo) {
+  const BrokenModel model;
+  break_embedding(model, 1738);
+  expect_refusal(longshore({"inspect", model.dir.path()}), kModel, "model.embed_tokens.weight");
+}
+
+TEST(Model, ATensorThatTheIndexLeavesOutIsAWarning) {
+  const BrokenModel model;
+  const std::string name = "model.safetensors.index.json";
+  auto index = ordered_json::parse(read_file(kNano + "/" + name));
+  index["weight_map"].erase("model.norm.weight");
+  model.replace(name, index.dump());
+  const Finished run = longshore({"inspect", model.dir.path(), "--no-verify"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("warning"));
+  EXPECT_THAT(run.err, HasSubstr("tensor model.norm.weight"));
+  EXPECT_EQ(lines_of(run.err).size(), 1U) << run.err;
+  EXPECT_EQ(longshore({"inspect", kNano, "--no-verify"}).err, "");
+}
+
 TEST(Model, ATemplateThatIsNotUtf8IsNamed) {
   const BrokenModel model;
   model.replace("chat_template.jinja", "Hello \xff");
@@ -238,7 +304,9 @@ TEST(Model, TemplatesThatRaiseOrNeverEndOrDoNotParseAreRefused) {
       "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = b %}{% endfor %}{% endfor "
       "%}";
   model.replace("chat_template.jinja", loop);
-  expect_refusal(model.generate(), kModel, "chat_template.jinja");
+  const Finished endless = model.generate();
+  expect_refusal(endless, kModel, "chat_template.jinja");
+  EXPECT_THAT(endless.err, HasSubstr("shorten the messages or simplify it"));
   model.replace("chat_template.jinja", "{% if %}");
   expect_refusal(model.generate(), kModel, "chat_template.jinja");
 }
@@ -250,6 +318,60 @@ TEST(Output, AFullDiskIsAnErrorNotACrash) {
     expect_refusal(longshore(arguments, "", -1, "/dev/full"), 1, "write");
   }
   expect_refusal(longshore({"tokenize", kNano}, "\"x\"\n", -1, "/dev/full"), 1, "standard output");
+}
+
+TEST(Output, AnOutputFileIsThereWholeOrAsItWas) {
+  const TemporaryDirectory dir;
+  write_file(dir.file("out"), "precious");
+  const std::vector<std::string> arguments = {"generate", kNano,           "--file",       "-",
+                                              "-o",       dir.file("out"), "--max-tokens", "2"};
+  expect_refusal(longshore(arguments, "{\"prompt\": \"x\"}\n{\"prompt\": \"\"}\n"), kUsage,
+                 "line 2");
+  EXPECT_EQ(read_file(dir.file("out")), "precious");
+  EXPECT_EQ(longshore(arguments, "{\"prompt\": \"x\"}\n").exit_code, 0);
+  EXPECT_NE(read_file(dir.file("out")), "precious");
+  expect_refusal(longshore({"generate", kNano, "-p", "x", "-o", dir.file("none/out")}), 1,
+                 "none/out: cannot write");
+}
+
+// The first result cannot be written: the long ones behind it are not waited for.
+TEST(Output, AFullDiskEndsTheBatchAtOnce) {
+  std::string lines = "{\"prompt\": \"x\", \"max_tokens\": 1}\n";
+  for (int i = 0; i < 32; ++i) lines += "{\"prompt\": \"x\", \"max_tokens\": 8000}\n";
+  const auto begin = std::chrono::steady_clock::now();
+  expect_refusal(
+      longshore({"generate", kNano, "--file", "-", "-o", "/dev/full", "--ignore-eos"}, lines), 1,
+      "/dev/full: cannot write");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
+int shell(const std::string& arguments) {
+  const std::string command = std::string(LONGSHORE_BINARY_DIR) + "/longshore " + arguments;
+  const int status =
+      std::system(command.c_str());  // NOLINT(cert-env33-c): the shell closes descriptors
+  return WEXITSTATUS(status);
+}
+
+TEST(Output, AClosedStandardDescriptorIsNotTakenByAFile) {
+  EXPECT_EQ(shell("inspect " + kNano + " --no-verify >&-"), 0);
+  const TemporaryDirectory dir;
+  write_file(dir.file("ids"), "[1, 2]");
+  for (const std::string closed : {"<&-", ">&-", "2>&-", "<&- >&- 2>&-"}) {
+    const std::string out = dir.file("out");
+    ASSERT_EQ(
+        shell("logits " + kNano + " --ids " + dir.file("ids") + " --out " + out + " " + closed), 0)
+        << closed;
+    const std::string bytes = read_file(out);
+    EXPECT_TRUE(parse_safetensors(std::as_bytes(std::span(bytes)),
+                                  static_cast<int64_t>(bytes.size()), "out"))
+        << closed;
+  }
+}
+
+TEST(Usage, ALineWithoutEndIsRefused) {
+  const TemporaryDirectory dir;
+  EXPECT_EQ(shell("render " + kNano + " < /dev/zero 2> " + dir.file("err")), kUsage);
+  EXPECT_THAT(read_file(dir.file("err")), HasSubstr("standard input: a line of more than 256 MiB"));
 }
 
 TEST(Output, LogitsGoToStandardOutputWhenItIsNamed) {

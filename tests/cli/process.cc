@@ -10,12 +10,32 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/check.h"
 
 namespace longshore {
+namespace {
+
+// Until the child has its handler of SIGINT: on a busy machine its start may take longer than any fixed time. A child that
+// ends before has nothing left to interrupt.
+void wait_for_handler(pid_t child) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (std::chrono::steady_clock::now() < until) {
+    std::ifstream status("/proc/" + std::to_string(child) + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("State:") && line.find('Z') != std::string::npos) return;
+      if (!line.starts_with("SigCgt:")) continue;
+      const uint64_t caught = std::strtoull(line.c_str() + 7, nullptr, 16);
+      if ((caught >> (SIGINT - 1) & 1) != 0) return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+}  // namespace
 
 Finished longshore(const std::vector<std::string>& arguments, const std::string& input,
                    int interrupt_ms, const std::string& output) {
@@ -46,15 +66,17 @@ Finished longshore(const std::vector<std::string>& arguments, const std::string&
   LS_CHECK_MSG(spawned == 0, "{}", words[0]);
   posix_spawn_file_actions_destroy(&actions);
   if (interrupt_ms >= 0) {
+    wait_for_handler(child);
     std::this_thread::sleep_for(std::chrono::milliseconds(interrupt_ms));
     kill(child, SIGINT);
   }
   int status = 0;
-  LS_CHECK(waitpid(child, &status, 0) == child);
+  struct rusage usage {};
+  LS_CHECK(wait4(child, &status, 0, &usage) == child);
   close(open_end[0]);
   close(open_end[1]);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-          read_file(dir.file("out")), read_file(dir.file("err"))};
+          read_file(dir.file("out")), read_file(dir.file("err")), int64_t{usage.ru_maxrss} * 1024};
 }
 
 std::vector<std::string> lines_of(const std::string& text) {

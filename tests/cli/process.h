@@ -1,6 +1,7 @@
 // Runs the built `longshore` as a user's shell would.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@ struct Finished {
   int exit_code = -1;  // 128 + signal when a signal ended it
   std::string out;
   std::string err;
+  int64_t peak_bytes = 0;  // of resident memory, mapped files included
 };
 
 // arguments: without the program's name. input: all of standard input.

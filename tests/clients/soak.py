@@ -25,6 +25,13 @@ MALFORMED = [
     request_bytes(PATH, chat("a", -3)),
     request_bytes("/v1/messages", {"max_tokens": 5}),
     request_bytes("/nowhere", b"{}"),
+    request_bytes("/tokenize", {"messages": [{"role": "user", "content": 5}]}),
+    request_bytes("/tokenize", {"messages": [{"role": "user", "content": "a"}], "tools": [1]}),
+    request_bytes("/tokenize", {"messages": [{"role": "user", "content": "a"}], "tools": {"a": 1}}),
+    request_bytes("/tokenize", {"messages": [{"role": "assistant", "tool_calls": [
+        {"function": {"name": "f", "arguments": "["}}]}]}),
+    request_bytes("/tokenize", {"messages": [{"role": "assistant", "tool_calls": [
+        {"function": {"name": "f", "arguments": [1]}}]}]}),
 ]
 
 

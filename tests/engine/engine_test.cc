@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,7 +18,7 @@ namespace {
 using testing::HasSubstr;
 
 TestModel& reference() {
-  static TestModel model(data_path("conformance/conf-fp8"), "reference", 128);
+  static TestModel model(data_path("conformance/conf-fp8"), "reference", 128, /*threads=*/1);
   return model;
 }
 
@@ -352,7 +353,7 @@ TEST(Engine, ACacheSmallerThanOneContextIsRefused) {
 }
 
 TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
-  TestModel broken(data_path("conformance/conf-fp8"), "reference", 128);
+  TestModel broken(data_path("conformance/conf-fp8"), "reference", 128, /*threads=*/1);
   auto& norm = const_cast<std::vector<float>&>(
       broken.model->weights().norm);  // as a damaged file would have it
   norm[3] = std::numeric_limits<float>::quiet_NaN();
@@ -364,6 +365,19 @@ TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
   EXPECT_TRUE(generated.ids.empty());
 }
 
+TEST(Engine, WhatAFaultHasWrittenIsNotKept) {
+  TestModel broken(data_path("conformance/conf-fp8"), "reference", 128, /*threads=*/1);
+  auto& norm = const_cast<std::vector<float>&>(broken.model->weights().norm);
+  const float sound = std::exchange(norm[3], std::numeric_limits<float>::infinity());
+  const auto engine = make_engine(broken, options());
+  EXPECT_EQ(run(*engine, greedy(prompt(150), 5)).result.reason, FinishReason::kFault);
+  EXPECT_EQ(engine->counters().cached_pages, 0);
+  norm[3] = sound;
+  const Generated after = run(*engine, greedy(prompt(150), 5));
+  EXPECT_EQ(after.result.stats.cached_tokens, 0);
+  EXPECT_EQ(after.ids, fresh(greedy(prompt(150), 5)).ids);
+}
+
 TEST(Engine, DecodingTokenByTokenGivesTheLogitsOfOnePrefill) {
   const std::vector<int32_t> ids = prompt(48);
   const Scores whole = reference().score(ids, -1, 64, /*with_mtp=*/true);
@@ -372,6 +386,51 @@ TEST(Engine, DecodingTokenByTokenGivesTheLogitsOfOnePrefill) {
     EXPECT_LT(relative_error(steps.logits, whole.logits), 1e-4) << chunk;
     EXPECT_LT(relative_error(steps.mtp_logits, whole.mtp_logits), 1e-4) << chunk;
   }
+}
+
+// Cancels in the middle of a forward pass and remembers what came after.
+struct CancelsAfterTheFirstLayer : model::Observer {
+  void on_hidden(int64_t layer, ConstMatrixView) override {
+    last = layer;
+    if (layer == 0) token.cancel();
+  }
+  CancelToken token;
+  int64_t last = -1;
+};
+
+TEST(Engine, ACancelledForwardPassEndsBeforeItsNextLayer) {
+  CancelsAfterTheFirstLayer observer;
+  const std::vector<int32_t> ids = prompt(100);
+  ScoreRequest request{.ids = ids, .chunk = 100, .observer = &observer};
+  const auto scores = score(*reference().model, reference().layout, request, observer.token);
+  ASSERT_FALSE(scores);
+  EXPECT_EQ(scores.error().kind, ErrorKind::kCancelled);
+  EXPECT_EQ(observer.last, 0) << "of " << reference().checkpoint->config().num_layers << " layers";
+}
+
+TEST(Engine, AnInterruptedStepChangesNothing) {
+  const GenerationRequest request = greedy(prompt(100), 12);
+  const std::vector<int32_t> whole = fresh(request).ids;
+  const auto engine = make_engine(reference(), options());
+  CancelToken token;
+  engine->set_interrupt(&token);
+  Generated generated;
+  ASSERT_TRUE(engine->submit(request, record(generated)));
+  bool working = true;
+  for (int i = 0; working; ++i) {  // before every step that counts, one that is cut
+    token.cancel();
+    ASSERT_TRUE(engine->step());
+    EXPECT_EQ(engine->last_step().prefill_tokens + engine->last_step().decode_tokens, 0);
+    engine->check_conservation();
+    token.reset();
+    working = engine->step() && !engine->idle();
+    ASSERT_LT(i, 100);
+  }
+  EXPECT_EQ(generated.ids, whole);
+  EXPECT_EQ(generated.starts, 1);
+  EXPECT_EQ(generated.finishes, 1);
+  EXPECT_EQ(engine->counters().prompt_tokens, 100);
+  EXPECT_EQ(engine->counters().generated_tokens, 12);
 }
 
 TEST(Engine, LogprobsAreThoseOfTheScoredSequence) {

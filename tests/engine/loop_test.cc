@@ -13,7 +13,7 @@ namespace longshore::engine {
 namespace {
 
 TestModel& reference() {
-  static TestModel model(data_path("conformance/conf-bf16"), "reference", 128);
+  static TestModel model(data_path("conformance/conf-bf16"), "reference", 128, /*threads=*/1);
   return model;
 }
 

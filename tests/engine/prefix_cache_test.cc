@@ -123,6 +123,23 @@ TEST(PrefixCache, NeverTakesBackWhatASequenceUses) {
   EXPECT_EQ(cache.obtainable(), 2);
 }
 
+TEST(PrefixCache, WhatIsDiscardedIsForgottenAsFarAsNobodyElseUsesIt) {
+  KvPool pool = make_pool(10);
+  PrefixCache cache(pool, true);
+  PageList first = filled(cache, ids_from(0, 64));
+  std::vector<int32_t> longer = ids_from(0, 64);
+  const std::vector<int32_t> end = ids_from(700, 130);
+  longer.insert(longer.end(), end.begin(), end.end());
+  PageList second = filled(cache, longer);
+  EXPECT_EQ(second.shared, 3);
+  cache.discard(second);
+  EXPECT_EQ(cache.known_pages(0, longer, 10), 1) << "the first page is in use";
+  EXPECT_EQ(cache.cached_pages(), 0);
+  EXPECT_EQ(pool.free_pages(), 9);
+  cache.release(first);
+  EXPECT_EQ(cache.cached_pages(), 1);
+}
+
 TEST(PrefixCache, SwitchedOffPublishesNothing) {
   KvPool pool = make_pool(4);
   PrefixCache cache(pool, false);

@@ -150,5 +150,13 @@ TEST_F(SchedulerTest, WhoSharesThePrefixBeingComputedWaitsForItAndLetsOthersPass
       << "three pages came from the other sequence";
 }
 
+TEST_F(SchedulerTest, AnyNumberOfFollowersLetsOthersPass) {
+  start(100, {.max_running = 8, .prefill_budget = 64});
+  add(1000, 1);
+  for (int i = 0; i < 100; ++i) add(1000, 1);
+  Sequence& other = add(10, 2);
+  EXPECT_EQ(planned(step(), other), 10);
+}
+
 }  // namespace
 }  // namespace longshore::engine

@@ -80,6 +80,12 @@ void Client::close() {
   fd_ = -1;
 }
 
+void Client::reset() {
+  const linger at_once{1, 0};
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  close();
+}
+
 void Client::shut_write() {
   ::shutdown(fd_, SHUT_WR);
 }

@@ -29,6 +29,8 @@ class Client {
   void send(std::string_view bytes);
   void shut_write();
   void close();
+  // Ends the connection in both directions at once.
+  void reset();
   // Reads until the marker has come (it stays in the buffer), the connection ends, or the time is
   // over; false unless it came.
   bool wait_for(std::string_view marker, double seconds = 20);

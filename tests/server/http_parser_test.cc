@@ -110,6 +110,33 @@ TEST(RequestParser, RefusesWhatIsNotHttp) {
   for (const std::string& bytes : bad) EXPECT_EQ(status_of(bytes), 400) << bytes;
 }
 
+TEST(RequestParser, TakesTheAbsoluteFormOfATarget) {
+  for (const auto& [target, path] :
+       std::vector<std::pair<std::string, std::string>>{{"http://a/v1/x%2Fy?q=1", "/v1/x/y"},
+                                                        {"HTTPS://a:80/health", "/health"},
+                                                        {"http://a", "/"},
+                                                        {"http://a?q=/x", "/"},
+                                                        {"/http://a", "/http://a"}}) {
+    RequestParser parser({});
+    parser.feed("GET " + target + " HTTP/1.1\r\nHost: a\r\n\r\n");
+    ASSERT_EQ(parser.state(), State::kDone) << target;
+    EXPECT_EQ(parser.request().path, path) << target;
+  }
+}
+
+TEST(RequestParser, RefusesCompressedBodies) {
+  const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Encoding: ";
+  EXPECT_EQ(status_of(head + "gzip\r\n\r\nhello"), 415);
+  EXPECT_EQ(status_of(head + "Identity\r\n\r\nhello"), 0);
+}
+
+TEST(RequestParser, RefusesAnEndlessChunkExtensionAtOnce) {
+  const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+  EXPECT_EQ(status_of(head + "3;x=" + std::string(20'000, 'x')), 400);
+  EXPECT_EQ(status_of(head + "3;x=" + std::string(1'000, 'x') + "\r\nhel\r\n0\r\n\r\n"), 0);
+  EXPECT_EQ(status_of(head + "8000\r\n" + std::string(20'000, 'x')), 0) << "a body in its midst";
+}
+
 TEST(RequestParser, NamesWhatItDoesNotSpeak) {
   EXPECT_EQ(status_of("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505);
   EXPECT_EQ(status_of("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"), 501);

@@ -1,7 +1,9 @@
 // What the HTTP layer promises, over real sockets.
+#include <memory>
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/server/fixture.h"
@@ -10,6 +12,9 @@
 namespace longshore::server {
 namespace {
 
+using namespace std::string_literals;
+using testing::HasSubstr;
+using testing::Not;
 using text::Json;
 
 class Http : public ServerTest {
@@ -183,6 +188,95 @@ TEST_F(Http, TokenizesAndBack) {
         R"({"tokens": [99999999]})", R"({"tokens": [1], "skip": 1})",
         R"({"tokens": [18446744073709551615]})"}) {
     EXPECT_EQ(ask(post("/detokenize", bad)).status, 400) << bad;
+  }
+}
+
+TEST_F(Http, TokenizeReadsMessagesAsAChatDoes) {
+  const std::string user = R"({"role": "user", "content": "a"})";
+  for (
+      const std::string& bad :
+      {R"("messages": [{"role": "user", "content": 5}])"s,
+       R"("messages": [{"role": "user", "content": {"a": 1}}])"s,
+       R"("messages": [{"role": "user"}])"s, R"("messages": [{"role": "wizard", "content": "a"}])"s,
+       R"("messages": [{"role": "assistant", "tool_calls": [5]}])"s,
+       R"("messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "["}}]}])"s,
+       R"("messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}])"s,
+       R"("messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}])"s,
+       "\"messages\": [" + user + R"(], "tools": [1])",
+       "\"messages\": [" + user + R"(], "tools": {"a": 1})",
+       "\"messages\": [" + user + R"(], "tools": [{"function": 5}])",
+       "\"messages\": [" + user + R"(], "tools": "f")",
+       "\"messages\": [" + user + R"(], "chat_template_kwargs": 5)",
+       "\"messages\": [" + user + R"(], "promt": 5)",
+       "\"messages\": [" + user +
+           R"(], "chat_template_kwargs": {"range": 5, "namespace": 5}, "add_generation_prompt": 5)"}) {
+    const Reply reply = ask(post("/tokenize", "{" + bad + "}"));
+    EXPECT_EQ(reply.status, 400) << bad << ": " << reply.body;
+    EXPECT_THAT(reply.body, Not(HasSubstr("glm-nano/"))) << bad;
+    EXPECT_THAT(reply.body, Not(HasSubstr("jinja"))) << bad;
+  }
+  // What only the template itself finds out.
+  const std::string broken = "\"messages\": [" + user +
+                             R"(], "chat_template_kwargs": {"namespace": 5, "loop_messages": 5})";
+  const Reply reply = ask(post("/tokenize", "{" + broken + "}"));
+  EXPECT_EQ(reply.status, 400) << reply.body;
+  EXPECT_THAT(reply.body, Not(HasSubstr("glm-nano/")));
+  const auto count = [&](const std::string& more) {
+    return Json::parse(
+               ask(post("/tokenize", "{\"messages\": [" + user + "]" + more + "}")).body)["count"]
+        .get<int>();
+  };
+  EXPECT_LT(count(R"(, "add_generation_prompt": false)"), count(""));
+  EXPECT_GT(count(R"(, "tools": [{"type": "function", "function": {"name": "f"}}])"), count(""));
+}
+
+// A body that takes its worker a good while: text of many different words.
+std::string slow_tokenize() {
+  std::string text;
+  for (int i = 0; text.size() < 6'000'000; ++i) text += "w" + std::to_string(i * 7919) + " ";
+  return post("/tokenize", Json{{"prompt", text}}.dump());
+}
+
+TEST_F(Http, LargeBodiesDoNotHoldUpSmallOnes) {
+  const std::string slow = slow_tokenize();
+  std::vector<std::unique_ptr<Client>> large;
+  for (int i = 0; i < 3; ++i) {
+    large.push_back(std::make_unique<Client>(port()));
+    large.back()->send(slow);
+  }
+  EXPECT_EQ(ask(chat_request(2, false)).status, 200);
+  EXPECT_EQ(ask(get("/metrics")).body.find(R"(status="200"} 4)"), std::string::npos)
+      << "the small one came last";
+  for (const auto& client : large) EXPECT_EQ(client->reply().status, 200);
+}
+
+TEST_F(Http, ARequestWhoseClientHasGoneIsNotComputed) {
+  const std::string slow = slow_tokenize();
+  Client first(port());
+  first.send(slow);
+  std::vector<std::unique_ptr<Client>> gone;
+  for (int i = 0; i < 4; ++i) {
+    gone.push_back(std::make_unique<Client>(port()));
+    gone.back()->send(slow);
+  }
+  for (const auto& client : gone) client->reset();
+  EXPECT_EQ(first.reply().status, 200);
+  EXPECT_TRUE(eventually([&] { return server->open_connections() <= 1; }));
+  EXPECT_THAT(ask(get("/metrics")).body, HasSubstr(R"(status="200"} 1)"));
+}
+
+TEST_F(Http, WhatCannotFitTheContextIsRefusedBeforeItIsTokenized) {
+  const std::string text(6'000'000, 'a');
+  const Json message = {{"role", "user"}, {"content", text}};
+  const Json chat = {{"messages", Json::array({message})}};
+  const Json prompt = {{"prompt", text}};
+  for (const std::string& request :
+       {post(kChat, chat.dump()), post("/v1/completions", prompt.dump())}) {
+    const Reply reply = ask(request);
+    EXPECT_EQ(reply.status, 400) << reply.body;
+    EXPECT_THAT(reply.body, HasSubstr("context_length_exceeded"));
+    EXPECT_THAT(reply.body, HasSubstr("at least")) << "it was tokenized";
+    EXPECT_THAT(reply.body, HasSubstr("6000"));
   }
 }
 

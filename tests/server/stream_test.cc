@@ -125,6 +125,19 @@ TEST_F(Streams, ADeadlineEndsTheRequest) {
   EXPECT_TRUE(eventually([&] { return idle(); }, 3));
 }
 
+TEST_F(Streams, MoreChoicesThanCanEverRunAreRefusedForGood) {
+  load_options.max_running = 1;
+  load_options.max_queued = 1;
+  start();
+  EXPECT_EQ(ask(chat_request(2, false, R"(, "n": 2)")).status, 200);
+  const Reply chat = ask(chat_request(2, false, R"(, "n": 3)"));
+  EXPECT_EQ(chat.status, 400);
+  EXPECT_EQ(Json::parse(chat.body)["error"]["param"], "n");
+  const Reply prompts =
+      ask(post("/v1/completions", R"({"prompt": ["a", "b", "c"], "max_tokens": 1})"));
+  EXPECT_EQ(prompts.status, 400) << prompts.body;
+}
+
 TEST_F(Streams, AFullQueueSays429AndWhenToComeAgain) {
   load_options.max_running = 1;
   load_options.max_queued = 1;

@@ -30,10 +30,10 @@ TEST(ChatRequest, AsksForAGenerationPromptUnlessTold) {
 
 TEST(ChatRequest, EveryKeyAndEveryTemplateArgumentBecomesAVariable) {
   const auto made = template_variables(Json::parse(
-      R"({"messages": [{"role": "user", "content": "x"}], "tools": [1], "enable_thinking": true, "other": "y",
+      R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"a": 1}], "enable_thinking": true, "other": "y",
           "chat_template_kwargs": {"enable_thinking": false, "clear_thinking": 3}, "kwargs": null})"));
   ASSERT_TRUE(made) << made.error().message;
-  EXPECT_EQ((*made)["tools"], Json::parse("[1]"));
+  EXPECT_EQ((*made)["tools"], Json::parse(R"([{"a": 1}])"));
   EXPECT_EQ((*made)["other"], "y");
   EXPECT_EQ((*made)["enable_thinking"], false) << "template arguments win";
   EXPECT_EQ((*made)["clear_thinking"], 3);
@@ -65,6 +65,10 @@ TEST(ChatRequest, RefusesByName) {
   EXPECT_THAT(refusal(R"({"messages": [], "kwargs": 1})"), HasSubstr("kwargs is not an object"));
   EXPECT_THAT(refusal(R"({"messages": [{"role": "assistant", "tool_calls": {}}]})"),
               HasSubstr("messages[0].tool_calls is not a list"));
+  EXPECT_THAT(refusal(R"({"messages": [], "tools": {}})"),
+              HasSubstr("tools is not a list of objects"));
+  EXPECT_THAT(refusal(R"({"messages": [], "tools": [{}, "f"]})"),
+              HasSubstr("tools[1] is not an object"));
   EXPECT_THAT(
       refusal(R"({"messages": [{"role": "assistant", "tool_calls": [{"arguments": "[1]"}]}]})"),
       HasSubstr("messages[0].tool_calls: arguments are not a JSON object"));

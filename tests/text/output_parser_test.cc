@@ -66,6 +66,8 @@ std::vector<OutputDelta> parse(const std::vector<std::string_view>& pieces,
 std::string show(const std::vector<OutputDelta>& deltas) {
   std::string out;
   int calls = 0;
+  std::string arguments;  // of the latest call
+  bool open = false;
   for (const OutputDelta& delta : deltas) {
     switch (delta.kind) {
       case Kind::kReasoning:
@@ -77,19 +79,24 @@ std::string show(const std::vector<OutputDelta>& deltas) {
       case Kind::kToolCallBegin:
         EXPECT_EQ(delta.call_index, calls);
         out += delta.text + "(";
+        arguments.clear();
+        open = true;
         break;
       case Kind::kToolCallArgs:
         EXPECT_EQ(delta.call_index, calls);
-        EXPECT_TRUE(Json::accept(delta.text)) << delta.text;
+        arguments = delta.text;
         EXPECT_TRUE(delta.text.starts_with('{')) << delta.text;
         out += delta.text;
         break;
       case Kind::kToolCallEnd:
         EXPECT_EQ(delta.call_index, calls++);
+        EXPECT_TRUE(Json::accept(arguments)) << arguments;
         out += ")";
+        open = false;
         break;
     }
   }
+  EXPECT_FALSE(open && Json::accept(arguments)) << "cut, but looks whole: " << arguments;
   return out;
 }
 
@@ -268,7 +275,8 @@ TEST(OutputParser, TakesTheJsonForm) {
   EXPECT_EQ(whole("<tool_call>f>{\"i\": 1}}</tool_call>"), "f({\"i\": 1})");
   EXPECT_EQ(whole("<tool_call>f>{\"i\": 1} Done."), "f({\"i\": 1})C[Done.]");
   EXPECT_EQ(whole("<tool_call>f>{broken}</tool_call>B"), "f({})C[B]");
-  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1", false), "f({})");
+  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1", true), "f({})");
+  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1}", false), "f({\"i\": 1})") << "whole, only its tag is cut";
   EXPECT_EQ(whole("<tool_call>f>{\"i\": </tool_call>B"), "f({})C[B]");
   EXPECT_EQ(whole("<tool_call>f><arg_key>i</arg_key><arg_value>1</arg_value></tool_call>"),
             R"(f({"i":1}))");
@@ -312,7 +320,7 @@ TEST(OutputParser, RepairsLostEndsOfCalls) {
 
 // -- leaks --
 
-TEST(OutputParser, ACallThatIsCutEndsWithWhatIsWhole) {
+TEST(OutputParser, ACallThatIsCutStaysOpen) {
   const std::string text =
       "A <tool_call>f<arg_key>s</arg_key><arg_value>x</arg_value><arg_key>i</arg_key><arg_value>57"
       "</arg_value></tool_call>";
@@ -321,9 +329,13 @@ TEST(OutputParser, ACallThatIsCutEndsWithWhatIsWhole) {
     EXPECT_EQ(shown.find("arg"), std::string::npos) << shown;
     EXPECT_EQ(shown.find("tool"), std::string::npos) << shown;
   }
-  EXPECT_EQ(whole(text.substr(0, text.find("57") + 1), false), R"(C[A]f({"s":"x"}))");
+  EXPECT_EQ(whole(text.substr(0, text.find("57") + 1), false), R"(C[A]f({"s":"x")");
   EXPECT_EQ(whole("A <tool_call>get_ti", false), "C[A]");
-  EXPECT_EQ(whole("A <tool_call>f<arg_key>s", false), "C[A]f({})");
+  EXPECT_EQ(whole("A <tool_call>get_time\n", false), "C[A]");
+  EXPECT_EQ(whole("A <tool_call>f<arg_key>s", false), "C[A]f({");
+  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1", false), "f({");
+  EXPECT_EQ(whole("<tool_call>f<arg_key>s</arg_key><arg_value>a</tool_call>b", false), "f({")
+      << "the tag may be text of the value";
 }
 
 TEST(OutputParser, DropsCallsWithoutALeakWhenToldSo) {

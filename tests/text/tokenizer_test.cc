@@ -202,6 +202,31 @@ TEST(Tokenizer, NamesWhatItRefuses) {
   EXPECT_THAT(error_with("/pre_tokenizer/pretokenizers/0", 1), HasSubstr("pretokenizers[0]"));
 }
 
+TEST(Tokenizer, RefusesWhatWouldCutOrAddTokens) {
+  EXPECT_THAT(error_with("/truncation", {{"max_length", 512}}), HasSubstr("truncation is set"));
+  EXPECT_THAT(error_with("/padding", {{"pad_id", 0}}), HasSubstr("padding is set"));
+  const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", true}};
+  const json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const json token = {{"SpecialToken", {{"id", "<t>"}, {"type_id", 0}}}};
+  const auto with_pieces = [](const json& pieces) {
+    return json{{"type", "TemplateProcessing"}, {"single", pieces}};
+  };
+  const auto sequence = [](const json& steps) {
+    return json{{"type", "Sequence"}, {"processors", steps}};
+  };
+  const json adds = with_pieces(json::array({token, text}));
+  EXPECT_THAT(error_with("/post_processor", adds),
+              HasSubstr("post_processor.single adds special tokens"));
+  EXPECT_THAT(error_with("/post_processor", sequence(json::array({byte_level, adds}))),
+              HasSubstr("post_processor.processors[1].single adds special tokens"));
+  EXPECT_THAT(error_with("/post_processor", {{"type", "BertProcessing"}}),
+              HasSubstr("'BertProcessing'"));
+  EXPECT_EQ(error_with("/post_processor", nullptr), "loaded");
+  EXPECT_EQ(error_with("/post_processor", byte_level), "loaded");
+  EXPECT_EQ(error_with("/post_processor", with_pieces(json::array({text}))), "loaded");
+  EXPECT_EQ(error_with("/post_processor", sequence(json::array({byte_level}))), "loaded");
+}
+
 TEST(Tokenizer, NamesTheBrokenEntry) {
   EXPECT_THAT(error_with("/model/merges/0", {"a", "c"}), HasSubstr("'c' is not in model.vocab"));
   EXPECT_THAT(error_with("/model/merges/0", {"b", "a"}), HasSubstr("'ba' is not in model.vocab"));
@@ -226,6 +251,9 @@ TEST(Tokenizer, RefusesBrokenJson) {
     ASSERT_FALSE(parsed.has_value());
     EXPECT_EQ(parsed.error().kind, ErrorKind::kModel);
   }
+  auto at = Tokenizer::parse("{\"model\": nonsense}", "t.json");
+  ASSERT_FALSE(at.has_value());
+  EXPECT_THAT(at.error().message, HasSubstr("t.json: not valid JSON at byte 12"));
   auto missing = Tokenizer::load("/no/such/tokenizer.json");
   ASSERT_FALSE(missing.has_value());
   EXPECT_THAT(missing.error().message, HasSubstr("/no/such/tokenizer.json"));

@@ -152,7 +152,13 @@ Json MessageExchange::content_of(const session::Completion& completion) const {
     Json& block = content.back();
     if (step.kind == BlockKind::kThinking) block["signature"] = step.text;
     if (step.kind == BlockKind::kToolUse) {
-      block["input"] = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+      // The input must be an object, which a call that was cut has not got.
+      Json input = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+      if (input.is_object()) {
+        block["input"] = std::move(input);
+      } else {
+        content.erase(content.size() - 1);
+      }
     } else {
       block[delta_field(step.kind)] = text;
     }

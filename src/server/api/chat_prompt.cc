@@ -2,9 +2,16 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
+
+#include "server/api/prompt_limit.h"
+#include "server/log.h"
 
 namespace longshore::server {
 namespace {
@@ -31,9 +38,25 @@ std::optional<std::string> cut_after_last(std::string text, const Json& last) {
 }
 
 void set_template_fault(const Error& error, Fault& fault) {
-  ApiError made = api_error(error);
-  if (made.status == 400) made.param = "messages";
-  fault.set(std::move(made));
+  if (error.kind == ErrorKind::kUsage) {
+    ApiError made = api_error(error);
+    made.param = "messages";
+    return fault.set(std::move(made));
+  }
+  // The template's own words name the model's files, which are the log's business.
+  log(LogLevel::kWarning, "a request that the chat template does not take: {}", error.message);
+  fault.set("messages", "the model's chat template does not take these messages and tools");
+}
+
+session::RenderedPrompt with_ids(const session::LoadedModel& loaded, session::RenderedPrompt prompt,
+                                 Fault& fault) {
+  auto ids = loaded.tokenizer->encode(prompt.text);
+  if (!ids) {
+    set_template_fault(ids.error(), fault);
+    return {};
+  }
+  prompt.ids = std::move(*ids);
+  return prompt;
 }
 
 }  // namespace
@@ -47,15 +70,17 @@ session::RenderedPrompt render_prompt(const session::LoadedModel& loaded, const 
     fault.set(continuation_field, "the last message must be an assistant's without tool calls");
     return {};
   }
-  Json variables = {{"messages", prompt.messages}, {"add_generation_prompt", !continues}};
+  Json variables = {{"messages", prompt.messages},
+                    {"add_generation_prompt", prompt.add_generation_prompt && !continues}};
   if (!prompt.tools.is_null()) variables["tools"] = prompt.tools;
   variables.update(prompt.template_variables);
-  auto rendered = session::render_chat(loaded, variables);
+  auto rendered = session::render_chat_text(loaded, variables);
   if (!rendered) {
     set_template_fault(rendered.error(), fault);
     return {};
   }
-  if (!continues) return std::move(*rendered);
+  if (!may_fit_context(loaded, rendered->text, "messages", fault)) return {};
+  if (!continues) return with_ids(loaded, std::move(*rendered), fault);
   auto cut = cut_after_last(std::move(rendered->text), prompt.messages.back());
   auto ids = cut ? loaded.tokenizer->encode(*cut) : Result<std::vector<int32_t>>();
   if (!cut || !ids) {
@@ -75,25 +100,39 @@ const Json& calls_before(const Json& messages, size_t begin) {
   return messages[begin - 1]["tool_calls"];
 }
 
-size_t place_of(const Json& id, const Json& calls) {
+// Where each id stands among the calls; the views are into them. Of an id that is there twice the
+// first place counts.
+std::unordered_map<std::string_view, size_t> places_of(const Json& calls) {
+  std::unordered_map<std::string_view, size_t> places;
+  places.reserve(calls.size());
   size_t place = 0;
-  while (place < calls.size() && calls[place].value("id", Json()) != id) ++place;
-  return place;
+  for (const Json& call : calls) {
+    const auto id = call.find("id");
+    if (id != call.end() && id->is_string())
+      places.emplace(id->get_ref<const std::string&>(), place);
+    ++place;
+  }
+  return places;
 }
 
 // Sorts the results in messages[begin, end).
 std::optional<size_t> sort_run(Json& messages, size_t begin, size_t end) {
-  const Json calls = calls_before(messages, begin);
-  std::vector<std::pair<size_t, Json>> run;
+  const auto places = places_of(calls_before(messages, begin));
+  std::vector<std::pair<size_t, size_t>> order;  // place among the calls, index of the message
+  order.reserve(end - begin);
   for (size_t i = begin; i < end; ++i) {
-    const Json id = messages[i].value("tool_call_id", Json());
-    if (id.is_null()) return std::nullopt;  // nothing to sort by
-    run.emplace_back(place_of(id, calls), messages[i]);
-    if (run.back().first == calls.size()) return i;
+    const auto id = messages[i].find("tool_call_id");
+    if (id == messages[i].end() || id->is_null()) return std::nullopt;  // nothing to sort by
+    const auto place =
+        id->is_string() ? places.find(id->get_ref<const std::string&>()) : places.end();
+    if (place == places.end()) return i;
+    order.emplace_back(place->second, i);
   }
-  std::stable_sort(run.begin(), run.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (size_t i = 0; i < run.size(); ++i) messages[begin + i] = std::move(run[i].second);
+  std::sort(order.begin(), order.end());  // equal places keep their order by the index
+  std::vector<Json> sorted;
+  sorted.reserve(order.size());
+  for (const auto& [place, index] : order) sorted.push_back(std::move(messages[index]));
+  for (size_t i = 0; i < sorted.size(); ++i) messages[begin + i] = std::move(sorted[i]);
   return std::nullopt;
 }
 

@@ -29,6 +29,8 @@ using Clock = Connection::Clock;
 // Beyond this, what a client sends ahead waits in the socket.
 constexpr size_t kReadAhead = 64 * 1024;
 constexpr size_t kWriteSlice = 64 * 1024;
+// Bytes; a body beyond it may take its worker longer than others should wait.
+constexpr size_t kLargeBody = 256 * 1024;
 constexpr double kLingerSeconds = 2;
 constexpr double kLingerDrainingSeconds = 0.3;
 
@@ -65,8 +67,12 @@ App::Answer handle(const App& app, const HttpRequest& request) {
   }
 }
 
-asio::awaitable<App::Answer> handle_on_worker(const App& app, const HttpRequest& request) {
-  co_return handle(app, request);
+// Nobody is left to answer where `broken` has come before the worker: nothing is computed.
+asio::awaitable<App::Answer> handle_on_worker(const App& app, const HttpRequest& request,
+                                              const std::atomic<bool>& broken) {
+  App::Answer answer;
+  if (!broken.load()) answer = handle(app, request);
+  co_return answer;
 }
 
 // The connection is over in both directions, by reset or by close.
@@ -292,8 +298,14 @@ Framing Connection::framing(const HttpRequest& request, bool keep_alive) const {
 Connection::awaitable<bool> Connection::answer(const HttpRequest& request) {
   App::Answer answer;
   if (request.method == "POST") {
-    answer = co_await asio::co_spawn(shared_.workers, handle_on_worker(shared_.app, request),
+    asio::thread_pool& workers =
+        request.body.size() > kLargeBody ? shared_.large_workers : shared_.workers;
+    answer = co_await asio::co_spawn(workers, handle_on_worker(shared_.app, request, broken_),
                                      use_awaitable);
+    if (broken_) {
+      log_request(request, 499, nullptr);  // as nginx notes a client that went away
+      co_return false;
+    }
   } else {
     answer = handle(shared_.app, request);
   }
@@ -325,15 +337,17 @@ Connection::awaitable<bool> Connection::run(const HttpRequest& request,
   options.timeout_seconds = shared_.options.request_timeout;
   options.pending_bytes = shared_.options.pending_bytes;
   auto call = Call::start(shared_.service, shared_.metrics, std::move(exchange), options,
-                          [this] { wake(); });
+                          [this](Call::News news) {
+                            if (news == Call::News::kEnd) return wake();
+                            shared_.wakes.add(weak_from_this());
+                          });
   bool more = false;
   if (call) {
     call_ = std::move(*call);
     last_write_ = Clock::now();
     more = co_await relay(request, *call_);
     call_->abandon();
-    if (broken_)
-      log_request(request, 499, &call_->summary());  // as nginx notes a client that went away
+    if (broken_) log_request(request, 499, &call_->summary());
     call_.reset();
   } else {
     const HttpResponse refusal = shared_.app.error_response(request, call.error());

@@ -29,6 +29,7 @@
 #include "server/http.h"
 #include "server/http_parser.h"
 #include "server/metrics.h"
+#include "server/net/step_wakes.h"
 #include "server/server.h"
 #include "session/service.h"
 
@@ -46,16 +47,19 @@ enum class Stage {
 
 // What all connections share.
 struct Shared {
-  Shared(App& app_, session::Service& service_, Metrics& metrics_, const ServerOptions& options_)
-      : app(app_), service(service_), metrics(metrics_), options(options_) {}
+  Shared(App& app_, session::Service& service_, Metrics& metrics_, StepWakes& wakes_,
+         const ServerOptions& options_)
+      : app(app_), service(service_), metrics(metrics_), wakes(wakes_), options(options_) {}
 
   App& app;
   session::Service& service;
   Metrics& metrics;
+  StepWakes& wakes;
   const ServerOptions options;
-  // Renders and tokenises requests, so that a long prompt does not hold up other connections'
-  // streams.
+  // Render and tokenise requests, so that a long prompt does not hold up other connections'
+  // streams. Large bodies have a worker of their own, so that small ones never wait for them.
   boost::asio::thread_pool workers{2};
+  boost::asio::thread_pool large_workers{1};
 
   std::atomic<Stage> stage{Stage::kServing};
   // Idle connections are kept a moment longer, for requests that are on their way; written before
@@ -137,9 +141,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool probed_ = false;        // since half_closed_
   std::shared_ptr<Call> call_;
   bool woken_ = false;
-  bool half_closed_ = false;  // the client sends no more, but may read
-  bool broken_ = false;       // the client is gone
-  bool discarding_ = false;   // what still comes is thrown away
+  bool half_closed_ = false;         // the client sends no more, but may read
+  std::atomic<bool> broken_{false};  // the client is gone; workers read it too
+  bool discarding_ = false;          // what still comes is thrown away
 };
 
 }  // namespace longshore::server

@@ -29,13 +29,19 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kIdleGrace = std::chrono::seconds(1);
 // For the errors of what is cut to reach their readers.
 constexpr auto kCutGrace = std::chrono::seconds(3);
+// For steps of the engine and of the workers that are under way when their sockets are closed.
+constexpr auto kAbortGrace = std::chrono::seconds(3);
 constexpr auto kNoDescriptorsPause = std::chrono::milliseconds(100);
 
 }  // namespace
 
 struct Listener::Impl {
-  Impl(App& app, session::Service& service, Metrics& metrics, const ServerOptions& options)
-      : shared(app, service, metrics, options) {}
+  Impl(App& app, session::Service& service, Metrics& metrics, StepWakes& wakes,
+       const ServerOptions& options)
+      : shared(app, service, metrics, wakes, options) {
+    wakes.attach(io.get_executor());
+  }
+  ~Impl() { shared.wakes.detach(); }
 
   asio::awaitable<void> accept();
   void adopt(tcp::socket socket);
@@ -99,8 +105,9 @@ bool Listener::Impl::wait_until_empty(Clock::time_point until) {
 Listener::Listener(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<Listener>> Listener::open(App& app, session::Service& service,
-                                                 Metrics& metrics, const ServerOptions& options) {
-  auto impl = std::make_unique<Impl>(app, service, metrics, options);
+                                                 Metrics& metrics, StepWakes& wakes,
+                                                 const ServerOptions& options) {
+  auto impl = std::make_unique<Impl>(app, service, metrics, wakes, options);
   error_code ec;
   tcp::resolver resolver(impl->io);
   const auto found =
@@ -132,6 +139,8 @@ Result<std::unique_ptr<Listener>> Listener::open(App& app, session::Service& ser
 Listener::~Listener() {
   (void)drain(0);
   impl_->shared.workers.join();
+  impl_->shared.large_workers.join();
+  (void)impl_->wait_until_empty(Clock::now() + std::chrono::hours(24 * 365));
   impl_->work.reset();
   impl_->io.stop();
   for (std::thread& thread : impl_->threads) thread.join();
@@ -164,8 +173,7 @@ bool Listener::drain(double seconds) {
   impl.enter(Stage::kCutting);
   if (!impl.wait_until_empty(Clock::now() + kCutGrace)) {
     impl.enter(Stage::kAborting);
-    // Sockets are closed: what is left are steps of the engine and of the workers.
-    (void)impl.wait_until_empty(Clock::now() + std::chrono::hours(24));
+    (void)impl.wait_until_empty(Clock::now() + kAbortGrace);
   }
   return false;
 }

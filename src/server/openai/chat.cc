@@ -69,7 +69,7 @@ ApiResult<std::unique_ptr<Exchange>> openai_chat(const session::LoadedModel& loa
   check_modalities(body);
   call.id = read_identity(body, call.ids, "chatcmpl-", call.request.generation);
   call.stream = read_stream(body);
-  call.n = body.integer("n", 1, options.max_choices).value_or(1);
+  call.n = body.integer("n", 1, most_choices(loaded, options)).value_or(1);
   call.show_reasoning = body.flag("include_reasoning", true);
   call.stream_reasoning = body.flag("stream_reasoning", true);
   call.parallel_tool_calls = body.flag("parallel_tool_calls", true);

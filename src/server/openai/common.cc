@@ -1,5 +1,6 @@
 #include "server/openai/common.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace longshore::server {
@@ -37,6 +38,12 @@ void read_generation(FieldReader& body, const session::LoadedModel& loaded, cons
   read_more_sampling(body, vocab, sampling);
   check_sampling(sampling, vocab, body.fault());
   read_stopping(body, loaded, request);
+}
+
+int64_t most_choices(const session::LoadedModel& loaded, const ApiOptions& options) {
+  const engine::EngineOptions& engine = loaded.engine->options();
+  if (engine.max_queued < 0) return options.max_choices;
+  return std::min(options.max_choices, engine.max_running + engine.max_queued);
 }
 
 int64_t unix_seconds() {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "server/api/generation_fields.h"
+#include "server/api_options.h"
 
 namespace longshore::server {
 
@@ -16,5 +17,8 @@ void read_generation(FieldReader& body, const session::LoadedModel& loaded, cons
                      int32_t top_logprobs, session::CompletionRequest& request);
 
 [[nodiscard]] int64_t unix_seconds();
+
+// The most choices that one call may have: more than run and wait at once could never start.
+[[nodiscard]] int64_t most_choices(const session::LoadedModel& loaded, const ApiOptions& options);
 
 }  // namespace longshore::server

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "server/api/prompt_limit.h"
 #include "server/openai/common.h"
 #include "server/openai/completions_exchange.h"
 #include "server/openai/lengths.h"
@@ -54,6 +55,7 @@ class PromptReader {
     }
     Prompt prompt;
     prompt.text = text.get<std::string>();
+    if (!may_fit_context(loaded_, prompt.text, "prompt", fault_)) return {};
     auto ids = loaded_.tokenizer->encode(prompt.text);
     if (!ids) {
       fault_.set(path, ids.error().message);
@@ -102,6 +104,7 @@ ApiResult<std::unique_ptr<Exchange>> openai_completions(const session::LoadedMod
   Fault fault;
   FieldReader body(body_json, "", fault);
   const Ids ids;
+  const int64_t most = most_choices(loaded, options);
   session::CompletionRequest request;
   TextCall call;
   call.model = options.served_model;
@@ -110,7 +113,7 @@ ApiResult<std::unique_ptr<Exchange>> openai_completions(const session::LoadedMod
   read_common(body);
   call.id = read_identity(body, ids, "cmpl-", request.generation);
   call.stream = read_stream(body);
-  call.n = body.integer("n", 1, options.max_choices).value_or(1);
+  call.n = body.integer("n", 1, most).value_or(1);
   refuse_by_name(body, call.n);
   const auto logprobs = body.integer("logprobs", 0, 20);
   const bool echo = body.flag("echo", false);
@@ -131,9 +134,8 @@ ApiResult<std::unique_ptr<Exchange>> openai_completions(const session::LoadedMod
     if (!fault) check_lengths(loaded, generation, "prompt", fault);
   }
   const auto choices = static_cast<int64_t>(call.prompts.size()) * call.n;
-  if (choices > options.max_choices) {
-    fault.set("prompt",
-              fmt::format("{} choices in all: at most {} are taken", choices, options.max_choices));
+  if (choices > most) {
+    fault.set("prompt", fmt::format("{} choices in all: at most {} are taken", choices, most));
   }
   if (fault) return tl::unexpected(fault.error());
   return std::make_unique<CompletionsExchange>(loaded, std::move(call));

@@ -8,10 +8,21 @@
 
 namespace longshore::server {
 
+namespace {
+
+// Tokens from here on are not shown: a stop string has cut their text off.
+size_t logprobs_end(const session::Completion& completion) {
+  const bool by_string = !completion.matched_stop.empty() && !completion.matched_id;
+  return by_string ? completion.text.size() : LegacyLogprobs::kAll;
+}
+
+}  // namespace
+
 CompletionsExchange::CompletionsExchange(const session::LoadedModel& loaded, TextCall call)
     : loaded_(loaded),
       call_(std::move(call)),
-      logprobs_(call_.prompts.size() * static_cast<size_t>(call_.n)) {
+      logprobs_(call_.prompts.size() * static_cast<size_t>(call_.n)),
+      shown_(logprobs_.size(), 0) {
   for (const session::CompletionRequest& prompt : call_.prompts) {
     usage_.prompt += static_cast<int64_t>(prompt.generation.prompt.size());
   }
@@ -52,7 +63,8 @@ std::string CompletionsExchange::chunk(size_t choice, const std::string& text,
                {"logprobs", nullptr},
                {"finish_reason", finish_reason},
                {"matched_stop", matched}};
-  if (!logprobs_[choice].empty()) made["logprobs"] = logprobs_[choice].take();
+  if (logprobs_[choice].has_before(shown_[choice]))
+    made["logprobs"] = logprobs_[choice].take_before(shown_[choice]);
   Json body = envelope(Json::array({std::move(made)}));
   if (call_.stream.continuous_usage) {
     body["usage"] = {{"prompt_tokens", usage_.prompt},
@@ -71,14 +83,21 @@ std::string CompletionsExchange::begin(const engine::GenerationStats& /*stats*/)
   return events;
 }
 
+void CompletionsExchange::add_logprob(LegacyLogprobs& logprobs,
+                                      const engine::Sampled& token) const {
+  const session::CompletionRequest& request = call_.prompts.front();
+  if (ends_text(request, token.id)) return;
+  const text::Tokenizer& tokenizer = *loaded_.tokenizer;
+  logprobs.add(tokenizer, token, !request.skip_special_tokens || !tokenizer.is_special(token.id));
+}
+
 std::string CompletionsExchange::progress(size_t choice, const session::Progress& progress) {
   if (ended_) return {};
   if (progress.token) {
     ++tokens_;
-    if (wants_logprobs() && !ends_text(call_.prompts.front(), progress.token->id)) {
-      logprobs_[choice].add(*loaded_.tokenizer, *progress.token);
-    }
+    if (wants_logprobs()) add_logprob(logprobs_[choice], *progress.token);
   }
+  shown_[choice] += progress.text.size();
   return progress.text.empty() ? std::string() : chunk(choice, progress.text);
 }
 
@@ -86,6 +105,7 @@ std::string CompletionsExchange::finished(size_t choice, const session::Completi
   if (ended_) return {};
   if (const auto failure = failure_of(completion)) return failed(*failure);
   count(usage_, choice, completion);
+  shown_[choice] = logprobs_end(completion);
   std::string events = chunk(choice, "", completion.finish_reason, matched_stop(completion));
   if (++finished_ < logprobs_.size()) return events;
   ended_ = true;
@@ -116,10 +136,8 @@ std::string CompletionsExchange::response(
     Json logprobs;
     if (wants_logprobs()) {
       LegacyLogprobs all;
-      for (const engine::Sampled& token : completion.tokens) {
-        if (!ends_text(call_.prompts.front(), token.id)) all.add(*loaded_.tokenizer, token);
-      }
-      logprobs = all.take();
+      for (const engine::Sampled& token : completion.tokens) add_logprob(all, token);
+      logprobs = all.take_before(logprobs_end(completion));
     }
     const std::string echo = call_.echo.empty() ? "" : call_.echo[prompt_of(i)];
     choices.push_back({{"index", i},

@@ -42,6 +42,7 @@ class CompletionsExchange : public Exchange {
     return choice / static_cast<size_t>(call_.n);
   }
   [[nodiscard]] bool wants_logprobs() const;
+  void add_logprob(LegacyLogprobs& logprobs, const engine::Sampled& token) const;
   void count(Usage& usage, size_t choice, const session::Completion& completion) const;
   std::string chunk(size_t choice, const std::string& text, const Json& finish_reason = nullptr,
                     const Json& matched_stop = nullptr);
@@ -50,6 +51,7 @@ class CompletionsExchange : public Exchange {
   const session::LoadedModel& loaded_;
   TextCall call_;
   std::vector<LegacyLogprobs> logprobs_;  // by choice: of tokens that no chunk has shown yet
+  std::vector<size_t> shown_;             // by choice: bytes of its text that have been written
   Usage usage_;
   int64_t tokens_ = 0;  // of all choices so far
   size_t finished_ = 0;

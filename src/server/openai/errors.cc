@@ -9,6 +9,7 @@ const char* type_of(int status) {
   if (status == 401) return "authentication_error";
   if (status == 403) return "permission_error";
   if (status == 429) return "rate_limit_error";
+  if (status == 505) return "invalid_request_error";  // the client's choice of version
   return status >= 500 ? "server_error" : "invalid_request_error";
 }
 

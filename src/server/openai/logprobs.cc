@@ -46,24 +46,42 @@ Json chat_logprob(const text::Tokenizer& tokenizer, const engine::Sampled& token
   return made;
 }
 
-void LegacyLogprobs::add(const text::Tokenizer& tokenizer, const engine::Sampled& token) {
-  tokens_.push_back(token_text(tokenizer, token.id));
-  token_logprobs_.push_back(finite(token.logprob));
+void LegacyLogprobs::add(const text::Tokenizer& tokenizer, const engine::Sampled& token,
+                         bool shows) {
   Json top = Json::object();
   top[token_text(tokenizer, token.id)] =
       finite(token.logprob);  // the token's own always, as OpenAI does
   for (const auto& [id, logprob] : token.top_logprobs)
     top[token_text(tokenizer, id)] = finite(logprob);
-  top_logprobs_.push_back(std::move(top));
-  offsets_.push_back(offset_);
+  entries_.push_back(
+      {bytes_, offset_, token_text(tokenizer, token.id), finite(token.logprob), std::move(top)});
+  if (!shows) return;
+  bytes_ += tokenizer.bytes(token.id).size();
   offset_ += characters(tokenizer.bytes(token.id));
 }
 
-Json LegacyLogprobs::take() {
-  return {{"tokens", std::exchange(tokens_, Json::array())},
-          {"token_logprobs", std::exchange(token_logprobs_, Json::array())},
-          {"top_logprobs", std::exchange(top_logprobs_, Json::array())},
-          {"text_offset", std::exchange(offsets_, Json::array())}};
+bool LegacyLogprobs::has_before(size_t end) const {
+  return !entries_.empty() && entries_.front().begin < end;
+}
+
+Json LegacyLogprobs::take_before(size_t end) {
+  Json tokens = Json::array();
+  Json logprobs = Json::array();
+  Json tops = Json::array();
+  Json offsets = Json::array();
+  size_t taken = 0;
+  for (; taken < entries_.size() && entries_[taken].begin < end; ++taken) {
+    Entry& entry = entries_[taken];
+    tokens.push_back(std::move(entry.token));
+    logprobs.push_back(entry.logprob);
+    tops.push_back(std::move(entry.top));
+    offsets.push_back(entry.offset);
+  }
+  entries_.erase(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(taken));
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
 }
 
 }  // namespace longshore::server

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/sampler.h"
 #include "server/api/sse.h"
@@ -22,17 +23,26 @@ class LegacyLogprobs {
  public:
   // start: the first token's place in the choice's text, in characters.
   explicit LegacyLogprobs(int64_t start = 0) : offset_(start) {}
-  void add(const text::Tokenizer& tokenizer, const engine::Sampled& token);
-  [[nodiscard]] bool empty() const { return tokens_.empty(); }
-  // What has come since the last time.
-  Json take();
+  // shows: the token's bytes are part of the text, as those of a skipped special token are not.
+  void add(const text::Tokenizer& tokenizer, const engine::Sampled& token, bool shows = true);
+  // True if a token that has not been taken begins before this byte of the generated text.
+  [[nodiscard]] bool has_before(size_t end) const;
+  // Those tokens; the rest waits for text that a stop string may yet cut off.
+  Json take_before(size_t end);
+  static constexpr size_t kAll = static_cast<size_t>(-1);
 
  private:
+  struct Entry {
+    size_t begin;  // byte of the generated text
+    int64_t offset;
+    std::string token;
+    double logprob;
+    Json top;
+  };
+
   int64_t offset_;
-  Json tokens_ = Json::array();
-  Json token_logprobs_ = Json::array();
-  Json top_logprobs_ = Json::array();
-  Json offsets_ = Json::array();
+  size_t bytes_ = 0;  // of all tokens so far
+  std::vector<Entry> entries_;
 };
 
 }  // namespace longshore::server

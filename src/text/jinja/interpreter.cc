@@ -57,9 +57,10 @@ Result<Interpreter::Flow> Interpreter::execute(const Block& block) {
 Result<Interpreter::Flow> Interpreter::execute(const Stmt& stmt) {
   const Frame::Depth depth(depth_);
   if (depth_ > limits().depth) {
-    return located({ErrorKind::kModel,
-                    fmt::format("the template nests deeper than {} levels", limits().depth)},
-                   stmt.line);
+    return located(
+        {ErrorKind::kModel,
+         fmt::format("the template nests deeper than {} levels: simplify it", limits().depth)},
+        stmt.line);
   }
   if (auto charged = charge(1); !charged) return located(std::move(charged.error()), stmt.line);
   auto flow = dispatch(stmt);
@@ -107,7 +108,7 @@ Result<Interpreter::Flow> Interpreter::dispatch(const Stmt& stmt) {
 Result<void> Interpreter::write(std::string_view text) {
   const auto size = static_cast<int64_t>(out_->size() + text.size());
   if (size > limits().output_bytes)
-    return raise("the output exceeds {} bytes", limits().output_bytes);
+    return raise("the output exceeds {} bytes: shorten the messages", limits().output_bytes);
   LS_TRY_VOID(charge_bytes(static_cast<int64_t>(text.size())));
   out_->append(text);
   return {};
@@ -154,7 +155,7 @@ Result<Items> Interpreter::loop_items(const Stmt& stmt, const Value& iterable) {
 
 Result<void> Interpreter::run_loop(const Stmt& stmt, const Value& iterable, int level) {
   if (depth_ >= limits().depth)
-    return raise("the template nests deeper than {} levels", limits().depth);
+    return raise("the template nests deeper than {} levels: simplify it", limits().depth);
   LS_TRY(const Items items, loop_items(stmt, iterable));
   const Frame frame(*this);
   auto loop = std::make_shared<Loop>(items);
@@ -223,7 +224,7 @@ Result<void> Interpreter::run_set(const Stmt& stmt) {
 Result<std::string> Interpreter::capture(const Block& block) {
   const Frame frame(*this);
   if (depth_ > limits().depth)
-    return raise("the template nests deeper than {} levels", limits().depth);
+    return raise("the template nests deeper than {} levels: simplify it", limits().depth);
   push_scope();
   std::string text;
   std::string* const outer = std::exchange(out_, &text);

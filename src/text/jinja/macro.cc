@@ -43,7 +43,7 @@ Result<Value> Interpreter::call_macro(const Callable& callable, Args args) {
   const MacroNode& macro = *callable.macro;
   const Frame frame(*this);
   if (depth_ > limits().depth)
-    return raise("the template nests deeper than {} levels", limits().depth);
+    return raise("the template nests deeper than {} levels: simplify it", limits().depth);
   scope_ = std::make_shared<Scope>(callable.scope);
   LS_TRY_VOID(bind_parameters(macro, args));
   std::string text;

@@ -10,7 +10,7 @@ constexpr int64_t kStepsPerElement = 2;
 
 Result<void> check_depth(int depth) {
   if (depth > kMaxValueDepth)
-    return raise("a value is nested deeper than {} levels", kMaxValueDepth);
+    return raise("a value is nested deeper than {} levels: flatten the request", kMaxValueDepth);
   return {};
 }
 
@@ -59,13 +59,16 @@ std::vector<Value> characters(const std::string& text) {
 
 Result<void> Runtime::charge(int64_t steps) {
   steps_ += steps;
-  if (steps_ > limits_.steps) return raise("the template takes more than {} steps", limits_.steps);
+  if (steps_ > limits_.steps)
+    return raise("the template takes more than {} steps: shorten the messages or simplify it",
+                 limits_.steps);
   return {};
 }
 
 Result<void> Runtime::charge_bytes(int64_t bytes) {
   if (bytes > limits_.output_bytes) {
-    return raise("a text of the template exceeds {} bytes", limits_.output_bytes);
+    return raise("a text of the template exceeds {} bytes: shorten the messages or simplify it",
+                 limits_.output_bytes);
   }
   return charge(bytes / kBytesPerStep + 1);
 }

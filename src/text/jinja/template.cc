@@ -34,7 +34,8 @@ Result<Value> dict_from_json(const Json& json, int depth) {
 
 Result<Value> from_json(const Json& json, int depth) {
   if (depth >= kMaxValueDepth) {
-    return fail(ErrorKind::kUsage, "a template variable is nested deeper than {} levels",
+    return fail(ErrorKind::kUsage,
+                "a template variable is nested deeper than {} levels: flatten the request",
                 kMaxValueDepth);
   }
   switch (json.type()) {

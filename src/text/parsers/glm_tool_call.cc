@@ -352,6 +352,12 @@ void GlmToolCallParser::end_call() {
   emit_call(OutputDelta::Kind::kToolCallEnd, {});
 }
 
+// Clients take no arguments at all for `{}`: an open brace is what no reader accepts.
+void GlmToolCallParser::leave_call_open() {
+  if (args_done_) return end_call();
+  if (keys_.empty()) emit_call(OutputDelta::Kind::kToolCallArgs, "{");
+}
+
 void GlmToolCallParser::emit_call(OutputDelta::Kind kind, std::string_view text) {
   if (!call_dropped_) out_->push_back({kind, call_index_, std::string(text)});
 }
@@ -372,7 +378,8 @@ void GlmToolCallParser::finish(bool stopped, std::vector<OutputDelta>& out) {
   finishing_ = true;
   while (step()) {
   }
-  while (state_ == State::kValue && close_mark_ != kNowhere) {
+  // Of a cut output the mark may be text of the value, whose end is yet to come.
+  while (stopped && state_ == State::kValue && close_mark_ != kNowhere) {
     end_value_early(close_mark_);
     while (step()) {
     }
@@ -382,7 +389,11 @@ void GlmToolCallParser::finish(bool stopped, std::vector<OutputDelta>& out) {
   } else if (state_ != State::kContent) {
     // A model that stopped by itself has written the whole value.
     if (state_ == State::kValue && stopped) set_value(std::string_view(buffer_).substr(position_));
-    end_call();
+    if (stopped) {
+      end_call();
+    } else {
+      leave_call_open();
+    }
     enter(State::kContent, buffer_.size());
   }
   finish_content(stopped);
@@ -399,8 +410,8 @@ void GlmToolCallParser::finish_name(bool stopped) {
     step_content();
     return;
   }
-  const bool whole = stopped || end < text.size();
-  if (whole && !name.empty() && (schemas_.empty() || schemas_.knows(name))) {
+  // Of a cut call nothing has been shown yet, so nothing is.
+  if (stopped && !name.empty() && (schemas_.empty() || schemas_.knows(name))) {
     begin_call(name);
     end_call();
   }

@@ -27,7 +27,8 @@ class GlmToolCallParser {
   // schemas outlives the parser.
   GlmToolCallParser(const ToolSchemas& schemas, Options options);
 
-  // Both append to `out`. finish(): a call that was cut ends with the arguments that are whole.
+  // Both append to `out`. finish(): a call that a limit cut (not stopped) has no kToolCallEnd, and
+  // the JSON of its arguments stays open, so that nobody takes it for a whole one.
   void push(std::string_view text, std::vector<OutputDelta>& out);
   void finish(bool stopped, std::vector<OutputDelta>& out);
 
@@ -59,6 +60,7 @@ class GlmToolCallParser {
 
   void begin_call(std::string_view name);
   void end_call();
+  void leave_call_open();
   void set_value(std::string_view value);
   void end_value_early(size_t end);
   void content(std::string_view text);
