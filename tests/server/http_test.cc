@@ -233,7 +233,7 @@ TEST_F(Http, TokenizeReadsMessagesAsAChatDoes) {
 // A body that takes its worker a good while: text of many different words.
 std::string slow_tokenize() {
   std::string text;
-  for (int i = 0; text.size() < 6'000'000; ++i) text += "w" + std::to_string(i * 7919) + " ";
+  for (int64_t i = 0; text.size() < 6'000'000; ++i) text += "w" + std::to_string(i * 7919) + " ";
   return post("/tokenize", Json{{"prompt", text}}.dump());
 }
 
