@@ -1,14 +1,14 @@
 #include "bench/ceilings.h"
 
-#include <cpuid.h>
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <vector>
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -20,7 +20,8 @@ namespace {
 constexpr int64_t kBlock = 1 << 20;
 std::atomic<uint64_t> g_sink;  // keeps the reads alive
 
-// The sum (or exclusive or) of all words, by the widest loads of this machine; count is a multiple of 32.
+// The sum (or exclusive or) of all words, by the widest loads of this machine; count is a multiple
+// of 32.
 [[gnu::target("avx512f")]] uint64_t sum_avx512(const uint64_t* data, int64_t count) {
   __m512i lanes[4];  // NOLINT: std::array drops the type's alignment attribute
   for (__m512i& lane : lanes) lane = _mm512_setzero_si512();
@@ -47,8 +48,9 @@ std::atomic<uint64_t> g_sink;  // keeps the reads alive
     }
   }
   uint64_t words[4];  // NOLINT: a plain target of the store
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm256_xor_si256(_mm256_xor_si256(lanes[0], lanes[1]),
-                                                                          _mm256_xor_si256(lanes[2], lanes[3])));
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(words),
+      _mm256_xor_si256(_mm256_xor_si256(lanes[0], lanes[1]), _mm256_xor_si256(lanes[2], lanes[3])));
   return words[0] ^ words[1] ^ words[2] ^ words[3];
 }
 
@@ -159,15 +161,17 @@ constexpr double kTileFlops = 2.0 * 16 * 16 * 32;
   struct alignas(64) Config {
     uint8_t palette = 1;
     uint8_t start_row = 0;
-    uint8_t reserved[14] = {};     // NOLINT: the processor's layout
-    uint16_t row_bytes[16] = {};   // NOLINT
-    uint8_t rows[16] = {};         // NOLINT
+    uint8_t reserved[14] = {};    // NOLINT: the processor's layout
+    uint16_t row_bytes[16] = {};  // NOLINT
+    uint8_t rows[16] = {};        // NOLINT
   } config;
   for (int tile = 0; tile < 8; ++tile) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = 16;
   }
-  asm volatile("" ::: "memory");  // the compiler does not know that the next line reads the structure
+  asm volatile(
+      "" ::
+          : "memory");  // the compiler does not know that the next line reads the structure
   _tile_loadconfig(&config);
   _tile_zero(0);
   _tile_zero(1);
@@ -197,17 +201,21 @@ void read_once(ThreadPool& pool, const std::byte* data, int64_t bytes) {
 }
 
 int load_bits() {
-  static const int bits = __builtin_cpu_supports("avx512f") != 0 ? 512 : __builtin_cpu_supports("avx2") != 0 ? 256 : 128;
+  static const int bits = __builtin_cpu_supports("avx512f") != 0 ? 512
+                          : __builtin_cpu_supports("avx2") != 0  ? 256
+                                                                 : 128;
   return bits;
 }
 
 Result<double> dram_read_gbs(ThreadPool& pool, const CancelToken& cancel) {
-  const int64_t bytes = std::min<int64_t>(int64_t{8} << 30, available_memory() / 3) / kBlock * kBlock;
+  const int64_t bytes =
+      std::min<int64_t>(int64_t{8} << 30, available_memory() / 3) / kBlock * kBlock;
   LS_TRY(const device::Buffer buffer, device::Buffer::allocate(bytes, "bandwidth buffer"));
   fill(pool, buffer, cancel);
   std::vector<double> rates;
   for (int pass = 0; pass < 6; ++pass) {
-    if (cancel.cancelled()) return fail(ErrorKind::kCancelled, "stopped while measuring the ceilings");
+    if (cancel.cancelled())
+      return fail(ErrorKind::kCancelled, "stopped while measuring the ceilings");
     const Stopwatch watch;
     read_once(pool, buffer.data(), bytes);
     if (pass > 0) rates.push_back(static_cast<double>(bytes) / watch.seconds() / 1e9);
@@ -225,18 +233,22 @@ double fma_gflops(ThreadPool& pool) {
     const float total = avx512 ? fma_avx512() : avx2 ? fma_avx2() : mul_add_sse();
     g_sink.fetch_add(static_cast<uint64_t>(total), std::memory_order_relaxed);
   });
-  return 2.0 * lanes * kChains * static_cast<double>(kIterations) * pool.size() / watch.seconds() / 1e9;
+  return 2.0 * lanes * kChains * static_cast<double>(kIterations) * pool.size() / watch.seconds() /
+         1e9;
 }
 
 Bf16Peak bf16_peak(ThreadPool& pool) {
   if (may_use_amx()) {
     const Stopwatch watch;
     pool.run([](int) { tiles_amx(); });
-    return {"AMX", kTileFlops * kTileSums * static_cast<double>(kTileIterations) * pool.size() / watch.seconds() / 1e9};
+    return {"AMX", kTileFlops * kTileSums * static_cast<double>(kTileIterations) * pool.size() /
+                       watch.seconds() / 1e9};
   }
   if (__builtin_cpu_supports("avx512bf16") == 0) return {"fp32 FMA", fma_gflops(pool)};
   const Stopwatch watch;
-  pool.run([](int) { g_sink.fetch_add(static_cast<uint64_t>(dot_avx512()), std::memory_order_relaxed); });
+  pool.run([](int) {
+    g_sink.fetch_add(static_cast<uint64_t>(dot_avx512()), std::memory_order_relaxed);
+  });
   const double flops = 4.0 * 16 * kChains * static_cast<double>(kIterations) * pool.size();
   return {"AVX-512 BF16", flops / watch.seconds() / 1e9};
 }

@@ -1,4 +1,5 @@
-// Speed of a whole model: prefill and decode against what memory and arithmetic of this machine allow.
+// Speed of a whole model: prefill and decode against what memory and arithmetic of this machine
+// allow.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,9 @@ struct Ceilings {
 };
 
 // Token ids are random and forced, so that the work does not depend on what the model would say.
-Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options, const Ceilings& ceilings,
-                            const CancelToken& cancel);
-Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptions& options, const Ceilings& ceilings,
-                             const CancelToken& cancel);
+Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
+                            const Ceilings& ceilings, const CancelToken& cancel);
+Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
+                             const Ceilings& ceilings, const CancelToken& cancel);
 
 }  // namespace longshore::bench

@@ -15,7 +15,8 @@ std::string proc_value(const char* path, const std::string& key) {
   while (std::getline(stream, line)) {
     if (!line.starts_with(key)) continue;
     const size_t colon = line.find(':');
-    const size_t begin = colon == std::string::npos ? std::string::npos : line.find_first_not_of(" \t", colon + 1);
+    const size_t begin =
+        colon == std::string::npos ? std::string::npos : line.find_first_not_of(" \t", colon + 1);
     return begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
@@ -30,8 +31,10 @@ std::string Report::json() const {
   result["rows"] = nlohmann::ordered_json::array();
   for (const Row& row : rows) {
     nlohmann::ordered_json entry = {{"case", row.name}, {"value", row.value}, {"unit", row.unit}};
-    entry["bound"] = row.bound > 0 ? nlohmann::ordered_json(row.bound) : nlohmann::ordered_json(nullptr);
-    entry["ratio"] = row.bound > 0 ? nlohmann::ordered_json(row.value / row.bound) : nlohmann::ordered_json(nullptr);
+    entry["bound"] =
+        row.bound > 0 ? nlohmann::ordered_json(row.bound) : nlohmann::ordered_json(nullptr);
+    entry["ratio"] = row.bound > 0 ? nlohmann::ordered_json(row.value / row.bound)
+                                   : nlohmann::ordered_json(nullptr);
     result["rows"].push_back(std::move(entry));
   }
   return result.dump();
@@ -39,10 +42,12 @@ std::string Report::json() const {
 
 std::string Report::table() const {
   std::string out = fmt::format("{} on {}\n", bench, machine);
-  for (const auto& [name, value] : ceilings) out += fmt::format("  ceiling {:<34} {:>10.2f}\n", name, value);
+  for (const auto& [name, value] : ceilings)
+    out += fmt::format("  ceiling {:<34} {:>10.2f}\n", name, value);
   for (const Row& row : rows) {
     out += fmt::format("  {:<42} {:>10.2f} {:<10}", row.name, row.value, row.unit);
-    if (row.bound > 0) out += fmt::format(" of {:>10.2f}  {:>5.2f}", row.bound, row.value / row.bound);
+    if (row.bound > 0)
+      out += fmt::format(" of {:>10.2f}  {:>5.2f}", row.bound, row.value / row.bound);
     out += '\n';
   }
   return out;

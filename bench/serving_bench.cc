@@ -18,7 +18,8 @@ double median(std::vector<double> values) {
 
 class Driver {
  public:
-  Driver(session::LoadedModel& loaded, const ServingBenchOptions& options, const CancelToken& cancel)
+  Driver(session::LoadedModel& loaded, const ServingBenchOptions& options,
+         const CancelToken& cancel)
       : engine_(*loaded.engine),
         options_(options),
         cancel_(cancel),
@@ -62,14 +63,17 @@ class Driver {
       LS_TRY_VOID(step());
       const engine::StepReport& report = engine_.last_step();
       if (report.prefill_tokens > 0 || report.decode_tokens != batch) continue;
-      const double engine_seconds = report.plan_seconds + report.sample_seconds + report.deliver_seconds;
+      const double engine_seconds =
+          report.plan_seconds + report.sample_seconds + report.deliver_seconds;
       own += engine_seconds;
       all += engine_seconds + report.forward_seconds;
       tokens += report.decode_tokens;
     }
     if (tokens == 0) {
-      return fail(ErrorKind::kUsage, "no step decoded {} sequences: raise --tokens or lower --context so that all of them run",
-                  batch);
+      return fail(
+          ErrorKind::kUsage,
+          "no step decoded {} sequences: raise --tokens or lower --context so that all of them run",
+          batch);
     }
     return Decoding{static_cast<double>(tokens) / all, own / all};
   }
@@ -106,7 +110,8 @@ class Driver {
   std::mt19937_64 random_;
 };
 
-Result<void> add_batches(Driver& driver, const ServingBenchOptions& options, int64_t most, Report& report) {
+Result<void> add_batches(Driver& driver, const ServingBenchOptions& options, int64_t most,
+                         Report& report) {
   double single = 0;
   for (int64_t batch = 1; batch <= most; batch *= 2) {
     std::vector<double> speed;
@@ -127,7 +132,8 @@ Result<void> add_batches(Driver& driver, const ServingBenchOptions& options, int
 
 Result<void> add_prefixes(Driver& driver, int64_t context_length, Report& report) {
   constexpr int64_t kOwn = 64;
-  for (int64_t shared = 0; shared + kOwn < context_length && shared <= 8192; shared = shared == 0 ? 512 : shared * 2) {
+  for (int64_t shared = 0; shared + kOwn < context_length && shared <= 8192;
+       shared = shared == 0 ? 512 : shared * 2) {
     LS_TRY(const auto times, driver.prefix(shared, kOwn));
     const std::string name = fmt::format("first token, {} shared + {} own", shared, kOwn);
     report.rows.push_back({name + ", unknown", times.first * 1e3, "ms", 0});
@@ -138,11 +144,12 @@ Result<void> add_prefixes(Driver& driver, int64_t context_length, Report& report
 
 }  // namespace
 
-Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options, const CancelToken& cancel) {
+Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options,
+                             const CancelToken& cancel) {
   const engine::EngineOptions& engine = loaded.engine->options();
   if (options.context + options.tokens > engine.context_length) {
-    return fail(ErrorKind::kUsage, "--context {} and --tokens {}: the context holds {}", options.context, options.tokens,
-                engine.context_length);
+    return fail(ErrorKind::kUsage, "--context {} and --tokens {}: the context holds {}",
+                options.context, options.tokens, engine.context_length);
   }
   Report report;
   report.bench = fmt::format("serving {}", loaded.checkpoint->where());

@@ -1,5 +1,5 @@
-// The batching engine without sockets: how throughput grows with the batch, what the engine itself costs of a step, and what
-// a cached prefix saves.
+// The batching engine without sockets: how throughput grows with the batch, what the engine itself
+// costs of a step, and what a cached prefix saves.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,10 @@ struct ServingBenchOptions {
   uint64_t seed = 1;      // of the random prompts
 };
 
-// Rows: aggregate tokens/s of decoding at batch 1 to max_running with the ratio to as many times batch 1; the engine's own
-// share of these steps; time to first token with a cached and an unknown prefix of several lengths. loaded.engine is idle.
-Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options, const CancelToken& cancel);
+// Rows: aggregate tokens/s of decoding at batch 1 to max_running with the ratio to as many times
+// batch 1; the engine's own share of these steps; time to first token with a cached and an unknown
+// prefix of several lengths. loaded.engine is idle.
+Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options,
+                             const CancelToken& cancel);
 
 }  // namespace longshore::bench

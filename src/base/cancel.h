@@ -1,4 +1,5 @@
-// Cooperative cancellation: one flag that a signal handler or another thread sets and long work polls.
+// Cooperative cancellation: one flag that a signal handler or another thread sets and long work
+// polls.
 #pragma once
 
 #include <atomic>

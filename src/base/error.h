@@ -1,13 +1,15 @@
-// Errors as values for the world's faults: files, memory, devices, clients. A programmer's mistake is a CHECK (check.h).
+// Errors as values for the world's faults: files, memory, devices, clients. A programmer's mistake
+// is a CHECK (check.h).
 //
-// An Error carries one line that a user can act on: what happened, where (file, tensor, key, flag), what to do.
+// An Error carries one line that a user can act on: what happened, where (file, tensor, key, flag),
+// what to do.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <string>
-#include <tl/expected.hpp>
 #include <utility>
+
+#include <fmt/format.h>
+#include <tl/expected.hpp>
 
 namespace longshore {
 
@@ -32,7 +34,8 @@ using Result = tl::expected<T, Error>;
 
 // `return fail(ErrorKind::kModel, "{}: tensor {} is missing", file, name);`
 template <typename... Args>
-[[nodiscard]] tl::unexpected<Error> fail(ErrorKind kind, fmt::format_string<Args...> format, Args&&... args) {
+[[nodiscard]] tl::unexpected<Error> fail(ErrorKind kind, fmt::format_string<Args...> format,
+                                         Args&&... args) {
   return tl::unexpected<Error>(Error{kind, fmt::format(format, std::forward<Args>(args)...)});
 }
 
@@ -44,11 +47,11 @@ template <typename... Args>
 #define LS_CONCAT_(a, b) a##b
 #define LS_CONCAT(a, b) LS_CONCAT_(a, b)
 #define LS_TRY(target, expression) LS_TRY_(LS_CONCAT(ls_try_, __LINE__), target, expression)
-#define LS_TRY_(name, target, expression)                                      \
-  auto name = (expression);                                                    \
+#define LS_TRY_(name, target, expression)                                          \
+  auto name = (expression);                                                        \
   if (!name) return ::tl::unexpected<::longshore::Error>(std::move(name).error()); \
   target = std::move(*name)
 // LS_TRY_VOID(f()): the same for Result<void>.
-#define LS_TRY_VOID(expression)                                                             \
-  if (auto ls_try_result = (expression); !ls_try_result)                                    \
+#define LS_TRY_VOID(expression)                          \
+  if (auto ls_try_result = (expression); !ls_try_result) \
   return ::tl::unexpected<::longshore::Error>(std::move(ls_try_result).error())

@@ -32,12 +32,14 @@ std::string follow(const std::string& path) {
   return at.string();
 }
 
-// The mode that open() would give a new file. umask() can only be read by setting it, which other threads would notice.
+// The mode that open() would give a new file. umask() can only be read by setting it, which other
+// threads would notice.
 mode_t default_mode() {
   constexpr mode_t kUsual = 022;
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("Umask:")) return 0666 & ~static_cast<mode_t>(std::strtoul(line.c_str() + 6, nullptr, 8));
+    if (line.starts_with("Umask:"))
+      return 0666 & ~static_cast<mode_t>(std::strtoul(line.c_str() + 6, nullptr, 8));
   }
   return 0666 & ~kUsual;
 }

@@ -1,6 +1,7 @@
 // Views of matrices in memory: element type, shape and stride, no ownership.
 //
-// All matrices are row-major. A view never owns: whoever made the memory keeps it alive and says for how long.
+// All matrices are row-major. A view never owns: whoever made the memory keeps it alive and says
+// for how long.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +33,8 @@ enum class DType : uint8_t { kF32, kBF16, kF16, kF8E4M3, kI32, kI64, kU8 };
 // The name in a safetensors header: "F32", "BF16", "F16", "F8_E4M3", "I32", "I64", "U8".
 [[nodiscard]] std::string_view dtype_name(DType dtype);
 
-// A matrix of activations [rows, cols]; element (r, c) lies at data + (r * stride + c) * dtype_size(dtype).
-// Aligned to its element.
+// A matrix of activations [rows, cols]; element (r, c) lies at data + (r * stride + c) *
+// dtype_size(dtype). Aligned to its element.
 struct MatrixView {
   std::byte* data = nullptr;
   DType dtype = DType::kF32;
@@ -70,10 +71,13 @@ struct ConstMatrixView {
   ConstMatrixView() = default;
   ConstMatrixView(const std::byte* d, DType t, int64_t r, int64_t c, int64_t s)
       : data(d), dtype(t), rows(r), cols(c), stride(s) {}
-  ConstMatrixView(const MatrixView& m)  // NOLINT(google-explicit-constructor): a read-only view of the same memory
+  ConstMatrixView(const MatrixView& m)  // NOLINT(google-explicit-constructor): a read-only view of
+                                        // the same memory
       : data(m.data), dtype(m.dtype), rows(m.rows), cols(m.cols), stride(m.stride) {}
 
-  [[nodiscard]] const std::byte* row(int64_t r) const { return data + r * stride * dtype_size(dtype); }
+  [[nodiscard]] const std::byte* row(int64_t r) const {
+    return data + r * stride * dtype_size(dtype);
+  }
   template <typename T>
   [[nodiscard]] const T* row_as(int64_t r) const {
     LS_CHECK(static_cast<int64_t>(sizeof(T)) == dtype_size(dtype));
@@ -85,12 +89,14 @@ struct ConstMatrixView {
   }
 };
 
-// A weight matrix [out, in] as it lies in the checkpoint, contiguous, in one of F32, BF16, F16 or FP8 with block scales.
+// A weight matrix [out, in] as it lies in the checkpoint, contiguous, in one of F32, BF16, F16 or
+// FP8 with block scales.
 //
-// data carries NO alignment promise (a safetensors offset may be odd): read it with memcpy or unaligned loads.
-// With dtype kF8E4M3: value(o, i) = fp8(o, i) * scale[(o / block_rows) * scale_stride + i / block_cols]; blocks at the
-// edges are ragged. scale is aligned to 4 bytes, finite, and null for every other dtype.
-// Source of the format: DeepSeek-V3's weight_scale_inv, 128x128.
+// data carries NO alignment promise (a safetensors offset may be odd): read it with memcpy or
+// unaligned loads. With dtype kF8E4M3: value(o, i) = fp8(o, i) * scale[(o / block_rows) *
+// scale_stride + i / block_cols]; blocks at the edges are ragged. scale is aligned to 4 bytes,
+// finite, and null for every other dtype. Source of the format: DeepSeek-V3's weight_scale_inv,
+// 128x128.
 struct WeightView {
   const std::byte* data = nullptr;
   DType dtype = DType::kF32;

@@ -1,10 +1,10 @@
 #include "base/threads.h"
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
+
+#include <pthread.h>
+#include <sched.h>
 
 #include "base/check.h"
 
@@ -13,13 +13,15 @@ namespace {
 
 constexpr int kTeamBits = 13;
 constexpr uint64_t kTeamMask = (1U << kTeamBits) - 1;
-constexpr int kSpins = 2000;                              // pauses: some tens of microseconds
+constexpr int kSpins = 2000;                                // pauses: some tens of microseconds
 constexpr auto kPatience = std::chrono::microseconds(500);  // of yielding before a worker parks
 
-void relax() { __builtin_ia32_pause(); }
+void relax() {
+  __builtin_ia32_pause();
+}
 
-// Waits until done(): first on the CPU, then giving way to other threads, which costs nothing on a free CPU and on a
-// crowded one lets the thread run that is waited for.
+// Waits until done(): first on the CPU, then giving way to other threads, which costs nothing on a
+// free CPU and on a crowded one lets the thread run that is waited for.
 template <typename Done>
 void wait_for(Done done) {
   for (int spins = 0; !done(); ++spins) {
@@ -31,9 +33,10 @@ void wait_for(Done done) {
   }
 }
 
-// Most neighbouring pieces that a worker takes at a time. Odd, and few: pieces are often as large as powers of two, and
-// threads that walk in step at such distances would all want the same bank of the memory (measured: a fixed equal share
-// of the rows for each of 16 threads read experts at 0.65 of the bandwidth).
+// Most neighbouring pieces that a worker takes at a time. Odd, and few: pieces are often as large
+// as powers of two, and threads that walk in step at such distances would all want the same bank of
+// the memory (measured: a fixed equal share of the rows for each of 16 threads read experts at 0.65
+// of the bandwidth).
 constexpr int64_t kMostPieces = 5;
 
 std::vector<int> allowed_cpus() {
@@ -59,12 +62,15 @@ void pin_to(pthread_t thread, int cpu) {
 
 }  // namespace
 
-int available_cpus() { return static_cast<int>(allowed_cpus().size()); }
+int available_cpus() {
+  return static_cast<int>(allowed_cpus().size());
+}
 
 ThreadPool::ThreadPool(int threads, bool pin) {
   LS_CHECK_MSG(threads >= 1 && threads <= 4096, "a pool of {} threads", threads);
   workers_.reserve(static_cast<size_t>(threads) - 1);
-  for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+  for (int worker = 1; worker < threads; ++worker)
+    workers_.emplace_back([this, worker] { work(worker); });
   if (!pin) return;
   const std::vector<int> cpus = allowed_cpus();
   for (size_t i = 0; i < workers_.size(); ++i) {
@@ -111,7 +117,9 @@ void ThreadPool::work(int worker) {
   }
 }
 
-void ThreadPool::run(const std::function<void(int)>& body) { run_team(size(), body); }
+void ThreadPool::run(const std::function<void(int)>& body) {
+  run_team(size(), body);
+}
 
 void ThreadPool::run_team(int team, const std::function<void(int)>& body) {
   if (team == 1) return body(0);

@@ -29,7 +29,8 @@ void print(const bench::Report& report, bool as_json) {
 
 Result<void> run_experts(const Flags& flags) {
   if (!flags.model.model.empty() || !flags.model.synthetic.empty()) {
-    return fail(ErrorKind::kUsage, "bench cpu-expert makes its own weights: give no MODEL and no --synthetic");
+    return fail(ErrorKind::kUsage,
+                "bench cpu-expert makes its own weights: give no MODEL and no --synthetic");
   }
   if (flags.model.threads < 0 || flags.model.threads > 1024) {
     return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", flags.model.threads);
@@ -57,11 +58,14 @@ Result<void> run_serving(const Flags& flags, session::LoadOptions options) {
 
 // What the model must refuse is refused before the ceilings take their seconds.
 Result<void> check_length(const Flags& flags, const session::LoadOptions& options) {
-  LS_TRY(const GlmConfig config, options.synthetic.empty() ? load_config(options.model)
-                                                           : Checkpoint::synthetic_config(options.synthetic));
-  const int64_t tokens = flags.bench.context + (flags.name == "decode" ? bench::kDecodeWarmUp + flags.bench.tokens : 0);
+  LS_TRY(const GlmConfig config, options.synthetic.empty()
+                                     ? load_config(options.model)
+                                     : Checkpoint::synthetic_config(options.synthetic));
+  const int64_t tokens = flags.bench.context +
+                         (flags.name == "decode" ? bench::kDecodeWarmUp + flags.bench.tokens : 0);
   if (tokens <= config.max_positions) return {};
-  return fail(ErrorKind::kUsage, "--context {}: {} tokens with those measured, and the model has {} positions",
+  return fail(ErrorKind::kUsage,
+              "--context {}: {} tokens with those measured, and the model has {} positions",
               flags.bench.context, tokens, config.max_positions);
 }
 
@@ -97,14 +101,25 @@ Run add_bench(CLI::App& command) {
       ->required()
       ->check(CLI::IsMember({"decode", "prefill", "serving", "cpu-expert"}));
   flags->model.add_to(command);
-  command.add_option("--context", flags->bench.context, "decode: tokens before; prefill, serving: tokens of the prompt")
+  command
+      .add_option("--context", flags->bench.context,
+                  "decode: tokens before; prefill, serving: tokens of the prompt")
       ->capture_default_str();
-  command.add_option("--tokens", flags->bench.tokens, "decode: tokens measured; serving: tokens of every answer")->capture_default_str();
-  command.add_option("--repeats", flags->bench.repeats, "prefill: prompts measured; serving: runs of every case")->capture_default_str();
-  command.add_option("--experts", flags->experts.experts, "cpu-expert: experts of the bank; 0: 256, or what fits")
+  command
+      .add_option("--tokens", flags->bench.tokens,
+                  "decode: tokens measured; serving: tokens of every answer")
+      ->capture_default_str();
+  command
+      .add_option("--repeats", flags->bench.repeats,
+                  "prefill: prompts measured; serving: runs of every case")
+      ->capture_default_str();
+  command
+      .add_option("--experts", flags->experts.experts,
+                  "cpu-expert: experts of the bank; 0: 256, or what fits")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command.add_option("--only", flags->only, "cpu-expert: decode or prefill")->check(CLI::IsMember({"decode", "prefill"}));
+  command.add_option("--only", flags->only, "cpu-expert: decode or prefill")
+      ->check(CLI::IsMember({"decode", "prefill"}));
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -95,8 +95,9 @@ void Chat::print_stats() const {
   const auto per_second = [](int64_t tokens, double seconds) {
     return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
   };
-  fmt::print("prompt  {} tokens, {} of them cached, {:.3f} s, {:.1f} tokens/s\n", s.prompt_tokens, s.cached_tokens,
-             s.prefill_seconds, per_second(s.prompt_tokens - s.cached_tokens, s.prefill_seconds));
+  fmt::print("prompt  {} tokens, {} of them cached, {:.3f} s, {:.1f} tokens/s\n", s.prompt_tokens,
+             s.cached_tokens, s.prefill_seconds,
+             per_second(s.prompt_tokens - s.cached_tokens, s.prefill_seconds));
   fmt::print("answer  {} tokens, {:.3f} s, {:.1f} tokens/s\n", s.output_tokens, s.decode_seconds,
              per_second(s.output_tokens - 1, s.decode_seconds));
 }
@@ -146,13 +147,18 @@ Result<void> Chat::ask(const std::string& line) {
     return tl::unexpected<Error>(completion.error());
   }
   dim(false);
-  fmt::print("{}\n", completion->finish_reason == "length" ? " [cut: the context or --max-tokens is full]" : "");
+  fmt::print("{}\n", completion->finish_reason == "length"
+                         ? " [cut: the context or --max-tokens is full]"
+                         : "");
   stats_ = completion->stats;
-  messages_.push_back({{"role", "assistant"}, {"content", completion->content}, {"reasoning_content", completion->reasoning}});
+  messages_.push_back({{"role", "assistant"},
+                       {"content", completion->content},
+                       {"reasoning_content", completion->reasoning}});
   return {};
 }
 
-// A line from the terminal with editing and history, or from a pipe. Nothing at the end of the input.
+// A line from the terminal with editing and history, or from a pipe. Nothing at the end of the
+// input.
 std::optional<std::string> read_line(bool terminal) {
   if (!terminal) {
     std::string line;
@@ -169,12 +175,13 @@ std::optional<std::string> read_line(bool terminal) {
 
 Result<void> run(const Flags& flags) {
   LS_TRY(const session::LoadOptions options, flags.model.load_options());
-  if (!options.synthetic.empty()) return fail(ErrorKind::kUsage, "chat needs a tokenizer, which --synthetic weights lack");
+  if (!options.synthetic.empty())
+    return fail(ErrorKind::kUsage, "chat needs a tokenizer, which --synthetic weights lack");
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   const bool terminal = isatty(0) == 1;
   if (terminal) {
-    fmt::print("{} on {}, {} threads. /help lists the commands.\n", loaded->checkpoint->where(), loaded->backend->name(),
-               loaded->pool->size());
+    fmt::print("{} on {}, {} threads. /help lists the commands.\n", loaded->checkpoint->where(),
+               loaded->backend->name(), loaded->pool->size());
   }
   Chat chat(*loaded, flags);
   while (auto line = read_line(terminal)) {

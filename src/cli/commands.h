@@ -1,9 +1,10 @@
-// One function per command: adds its flags to the app and returns what runs when the command was given.
+// One function per command: adds its flags to the app and returns what runs when the command was
+// given.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <functional>
+
+#include <CLI/CLI.hpp>
 
 namespace longshore::cli {
 

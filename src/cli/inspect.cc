@@ -38,7 +38,8 @@ struct Summary {
 Summary summarise(const Checkpoint& checkpoint) {
   Summary summary;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    for (Group* group : {&summary.by_dtype[std::string(dtype_name(tensor.dtype))], &summary.total}) {
+    for (Group* group :
+         {&summary.by_dtype[std::string(dtype_name(tensor.dtype))], &summary.total}) {
       ++group->tensors;
       group->bytes += tensor.bytes;
     }
@@ -50,7 +51,8 @@ Summary summarise(const Checkpoint& checkpoint) {
 }
 
 ordered_json config_json(const GlmConfig& c) {
-  const auto shared = std::count(c.indexer_types.begin(), c.indexer_types.end(), IndexerType::kShared);
+  const auto shared =
+      std::count(c.indexer_types.begin(), c.indexer_types.end(), IndexerType::kShared);
   return {{"vocab_size", c.vocab_size},
           {"hidden_size", c.hidden_size},
           {"num_hidden_layers", c.num_layers},
@@ -75,7 +77,9 @@ ordered_json config_json(const GlmConfig& c) {
           {"rope_theta", c.rope_theta}};
 }
 
-ordered_json group_json(const Group& group) { return {{"tensors", group.tensors}, {"bytes", group.bytes}}; }
+ordered_json group_json(const Group& group) {
+  return {{"tensors", group.tensors}, {"bytes", group.bytes}};
+}
 
 ordered_json tensors_json(const Checkpoint& checkpoint) {
   ordered_json list = ordered_json::array();
@@ -91,7 +95,8 @@ ordered_json tensors_json(const Checkpoint& checkpoint) {
 
 void print_text(const ordered_json& report) {
   fmt::print("{}\n", report["model"].get<std::string>());
-  for (const auto& [key, value] : report["config"].items()) fmt::print("  {:<26} {}\n", key, value.dump());
+  for (const auto& [key, value] : report["config"].items())
+    fmt::print("  {:<26} {}\n", key, value.dump());
   const auto line = [](const std::string& name, const ordered_json& group) {
     fmt::print("  {:<26} {:>7} tensors {:>10.3f} GB\n", name, group["tensors"].get<int64_t>(),
                static_cast<double>(group["bytes"].get<int64_t>()) / 1e9);
@@ -102,20 +107,24 @@ void print_text(const ordered_json& report) {
   line("all", report["total"]);
   if (report.contains("tensors")) {
     for (const auto& tensor : report["tensors"]) {
-      fmt::print("{:<64} {:<8} {:<16} {}\n", tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
-                 tensor["shape"].dump(), tensor["file"].get<std::string>());
+      fmt::print("{:<64} {:<8} {:<16} {}\n", tensor["name"].get<std::string>(),
+                 tensor["dtype"].get<std::string>(), tensor["shape"].dump(),
+                 tensor["file"].get<std::string>());
     }
   }
   if (!report.contains("problems")) return;
   for (const auto& name : report["unused"]) fmt::print("unused: {}\n", name.get<std::string>());
-  for (const auto& problem : report["problems"]) fmt::print("problem: {}\n", problem.get<std::string>());
-  fmt::print("{}\n", report["problems"].empty() ? "verified: every tensor is there and sound" : "NOT sound");
+  for (const auto& problem : report["problems"])
+    fmt::print("problem: {}\n", problem.get<std::string>());
+  fmt::print("{}\n", report["problems"].empty() ? "verified: every tensor is there and sound"
+                                                : "NOT sound");
 }
 
 Result<void> run(const Flags& flags) {
   LS_TRY(const Checkpoint checkpoint, Checkpoint::open(flags.model));
   const Summary summary = summarise(checkpoint);
-  ordered_json result = {{"model", checkpoint.where()}, {"config", config_json(checkpoint.config())}};
+  ordered_json result = {{"model", checkpoint.where()},
+                         {"config", config_json(checkpoint.config())}};
   for (const std::string& name : checkpoint.unindexed()) {
     fmt::print(stderr,
                "longshore: warning: {}: tensor {} is in a shard, but the index does not name it\n",
@@ -131,7 +140,8 @@ Result<void> run(const Flags& flags) {
   if (!flags.no_verify) {
     ByteProgress bar("verifying");
     LS_TRY(const Checkpoint::Verification verification,
-           checkpoint.verify([&](int64_t done, int64_t total) { bar.update(done, total); }, interrupt_token()));
+           checkpoint.verify([&](int64_t done, int64_t total) { bar.update(done, total); },
+                             interrupt_token()));
     bar.finish();
     result["problems"] = verification.problems;
     result["unused"] = verification.unused;

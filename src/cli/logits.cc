@@ -35,7 +35,8 @@ Result<std::vector<int32_t>> read_ids(const std::string& path) {
 }
 
 template <typename T>
-SafetensorsTensor tensor(std::string name, DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
+SafetensorsTensor tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                         const std::vector<T>& values) {
   return {std::move(name), dtype, std::move(shape), std::as_bytes(std::span(values))};
 }
 
@@ -59,7 +60,8 @@ Result<void> run(const Flags& flags) {
   std::vector<SafetensorsTensor> tensors;
   tensors.push_back(tensor("ids", DType::kI32, {static_cast<int64_t>(ids.size())}, ids));
   tensors.push_back(tensor("logits", DType::kF32, {scores.rows, vocab}, scores.logits));
-  if (flags.mtp) tensors.push_back(tensor("mtp_logits", DType::kF32, {scores.rows, vocab}, scores.mtp_logits));
+  if (flags.mtp)
+    tensors.push_back(tensor("mtp_logits", DType::kF32, {scores.rows, vocab}, scores.mtp_logits));
   return write_safetensors(flags.out, tensors);
 }
 
@@ -68,10 +70,17 @@ Result<void> run(const Flags& flags) {
 Run add_logits(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
-  command.add_option("--ids", flags->ids, "file with a JSON array of token ids; - for standard input")->required();
-  command.add_option("--out", flags->out, "safetensors file to write: ids, logits and, with --mtp, mtp_logits")->required();
-  command.add_option("--last", flags->last, "only the last P positions; -1: all")->capture_default_str();
-  command.add_flag("--mtp", flags->mtp, "run the MTP layer too; after the last position it sees the greedy choice");
+  command
+      .add_option("--ids", flags->ids, "file with a JSON array of token ids; - for standard input")
+      ->required();
+  command
+      .add_option("--out", flags->out,
+                  "safetensors file to write: ids, logits and, with --mtp, mtp_logits")
+      ->required();
+  command.add_option("--last", flags->last, "only the last P positions; -1: all")
+      ->capture_default_str();
+  command.add_flag("--mtp", flags->mtp,
+                   "run the MTP layer too; after the last position it sees the greedy choice");
   return [flags] {
     const auto done = run(*flags);
     return done ? 0 : report(done.error());

@@ -42,15 +42,25 @@ Result<std::string> read_all(std::istream& stream, const std::string& name) {
 
 void ModelFlags::add_to(CLI::App& command) {
   command.add_option("MODEL,--model,--model-path", model, "model directory in Hugging Face layout");
-  command.add_option("--synthetic", synthetic, "generated weights instead: glm-5.1:dense=D,moe=M")->type_name("SPEC");
-  command.add_option("--precision", precision, "arithmetic: reference (fp32) or production (bf16 activations)")
+  command.add_option("--synthetic", synthetic, "generated weights instead: glm-5.1:dense=D,moe=M")
+      ->type_name("SPEC");
+  command
+      .add_option("--precision", precision,
+                  "arithmetic: reference (fp32) or production (bf16 activations)")
       ->capture_default_str();
-  command.add_option("--device", device, "cpu or auto; this build has no CUDA backend")->capture_default_str();
-  command.add_option("--cpu-isa", cpu_isa, "auto, or one of amx, avx512bf16, avx512, avx2, generic")->capture_default_str();
-  command.add_option("--threads", threads, "threads that compute; 0: all CPUs")->capture_default_str();
-  command.add_option("--context-length", context_length, "tokens of prompt and answer; 0: the model's, at most 32768")
+  command.add_option("--device", device, "cpu or auto; this build has no CUDA backend")
       ->capture_default_str();
-  command.add_option("--chunked-prefill-size", chunk, "prompt tokens of one step")->capture_default_str();
+  command
+      .add_option("--cpu-isa", cpu_isa, "auto, or one of amx, avx512bf16, avx512, avx2, generic")
+      ->capture_default_str();
+  command.add_option("--threads", threads, "threads that compute; 0: all CPUs")
+      ->capture_default_str();
+  command
+      .add_option("--context-length", context_length,
+                  "tokens of prompt and answer; 0: the model's, at most 32768")
+      ->capture_default_str();
+  command.add_option("--chunked-prefill-size", chunk, "prompt tokens of one step")
+      ->capture_default_str();
 }
 
 Result<session::LoadOptions> ModelFlags::load_options() const {
@@ -58,10 +68,13 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
     return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
   }
   if (device != "cpu" && device != "auto") {
-    return fail(ErrorKind::kUsage, "--device {}: this build has no such backend; use cpu or auto", device);
+    return fail(ErrorKind::kUsage, "--device {}: this build has no such backend; use cpu or auto",
+                device);
   }
-  if (threads < 0 || threads > 1024) return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", threads);
-  if (chunk < 1 || chunk > 65536) return fail(ErrorKind::kUsage, "--chunked-prefill-size {}: use 1 to 65536", chunk);
+  if (threads < 0 || threads > 1024)
+    return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", threads);
+  if (chunk < 1 || chunk > 65536)
+    return fail(ErrorKind::kUsage, "--chunked-prefill-size {}: use 1 to 65536", chunk);
   session::LoadOptions options;
   if (precision == "reference") {
     options.precision = session::Precision::kReference;
@@ -78,7 +91,8 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
 }
 
 void SamplingFlags::add_to(CLI::App& command) {
-  command.add_option("--max-tokens", max_tokens, "tokens of the answer; -1: as many as fit")->capture_default_str();
+  command.add_option("--max-tokens", max_tokens, "tokens of the answer; -1: as many as fit")
+      ->capture_default_str();
   command.add_option("--temperature", temperature, "0: greedy");
   command.add_option("--top-p", top_p);
   command.add_option("--top-k", top_k, "-1: off");
@@ -117,15 +131,19 @@ Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& o
   bar.finish();
   if (!loaded) return loaded;
   for (const std::string& key : (*loaded)->checkpoint->config().unknown_keys) {
-    std::fprintf(stderr, "longshore: warning: %s/config.json: the key %s is not known and not used\n",
+    std::fprintf(stderr,
+                 "longshore: warning: %s/config.json: the key %s is not known and not used\n",
                  (*loaded)->checkpoint->where().c_str(), key.c_str());
   }
   const std::vector<std::string> ignored = (*loaded)->checkpoint->contradicted_indexers();
-  for (const std::string& line : ignored) std::fprintf(stderr, "longshore: warning: %s\n", line.c_str());
+  for (const std::string& line : ignored)
+    std::fprintf(stderr, "longshore: warning: %s\n", line.c_str());
   return loaded;
 }
 
-CancelToken& interrupt_token() { return g_interrupt; }
+CancelToken& interrupt_token() {
+  return g_interrupt;
+}
 
 void install_interrupt_handler() {
   struct sigaction action = {};

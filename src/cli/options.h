@@ -1,4 +1,5 @@
-// Flags that several commands share. Names and defaults follow SGLang where the meaning is the same.
+// Flags that several commands share. Names and defaults follow SGLang where the meaning is the
+// same.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@
 
 namespace longshore::cli {
 
-// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --context-length, --chunked-prefill-size.
+// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --context-length,
+// --chunked-prefill-size.
 struct ModelFlags {
   std::string model;
   std::string synthetic;
@@ -31,9 +33,11 @@ struct ModelFlags {
   [[nodiscard]] Result<session::LoadOptions> load_options() const;
 };
 
-// --temperature, --top-p, ...: what is not given comes from the checkpoint's generation_config.json.
+// --temperature, --top-p, ...: what is not given comes from the checkpoint's
+// generation_config.json.
 struct SamplingFlags {
-  std::optional<float> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty, presence_penalty,
+      frequency_penalty;
   std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;
   int64_t max_tokens = -1;
@@ -43,7 +47,8 @@ struct SamplingFlags {
   [[nodiscard]] engine::SamplingParams merge(const engine::SamplingParams& defaults) const;
 };
 
-// Loads with a progress bar on stderr when that is a terminal. Warns of config keys that are not known.
+// Loads with a progress bar on stderr when that is a terminal. Warns of config keys that are not
+// known.
 Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& options);
 
 // The token that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once.

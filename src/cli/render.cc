@@ -18,7 +18,8 @@ Result<void> render(const std::string& model) {
     if (!more) return {};
     const text::Json request = text::Json::parse(line, nullptr, /*allow_exceptions=*/false);
     auto variables = session::template_variables(request);
-    if (!variables) return fail(variables.error().kind, "line {}: {}", number, variables.error().message);
+    if (!variables)
+      return fail(variables.error().kind, "line {}: {}", number, variables.error().message);
     auto prompt = chat_template.render(*variables);
     if (!prompt) return fail(prompt.error().kind, "line {}: {}", number, prompt.error().message);
     std::cout << text::Json(*prompt).dump() << '\n' << std::flush;

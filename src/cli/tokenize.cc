@@ -13,19 +13,20 @@ namespace {
 
 using nlohmann::json;
 
-Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::string& line, int64_t number,
-                                  bool decode) {
+Result<std::string> tokenize_line(const text::Tokenizer& tokenizer, const std::string& line,
+                                  int64_t number, bool decode) {
   const json value = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (decode) {
-    if (!value.is_array()) return fail(ErrorKind::kUsage, "line {}: not a JSON array of ids", number);
+    if (!value.is_array())
+      return fail(ErrorKind::kUsage, "line {}: not a JSON array of ids", number);
     std::vector<int32_t> ids;
     for (const json& id : value) {
       const std::optional<int32_t> number_of = token_id(id);
       if (!number_of)
         return fail(ErrorKind::kUsage, "line {}: {} is not a token id", number, id.dump());
       if (tokenizer.bytes(*number_of).empty()) {
-        return fail(ErrorKind::kUsage, "line {}: {} is no token: the tokenizer has ids up to {}", number, *number_of,
-                    tokenizer.vocab_size() - 1);
+        return fail(ErrorKind::kUsage, "line {}: {} is no token: the tokenizer has ids up to {}",
+                    number, *number_of, tokenizer.vocab_size() - 1);
       }
       ids.push_back(*number_of);
     }

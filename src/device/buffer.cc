@@ -1,9 +1,9 @@
 #include "device/buffer.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 #include <utility>
+
+#include <sys/mman.h>
 
 namespace longshore::device {
 namespace {
@@ -17,7 +17,8 @@ Result<Buffer> Buffer::allocate(int64_t bytes, const char* what) {
   Buffer buffer;
   if (bytes == 0) return buffer;
   // mmap: page-aligned, and memory that is never touched is never taken.
-  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
     return fail(ErrorKind::kMemory, "{}: cannot allocate {:.2f} GB of host memory: {}", what,
                 static_cast<double>(bytes) / 1e9, std::strerror(errno));

@@ -1,4 +1,5 @@
-// Memory that tensors live in. Today host memory only; a CUDA device adds its own allocator behind the same type.
+// Memory that tensors live in. Today host memory only; a CUDA device adds its own allocator behind
+// the same type.
 //
 // Ownership: a Buffer owns its bytes and frees them when destroyed; it moves, it does not copy.
 #pragma once
@@ -14,8 +15,8 @@ namespace longshore::device {
 class Buffer {
  public:
   Buffer() = default;
-  // 64-byte aligned, contents undefined (in debug builds poisoned with NaN patterns). Pages are touched on first use.
-  // Error kMemory names `what` and the size.
+  // 64-byte aligned, contents undefined (in debug builds poisoned with NaN patterns). Pages are
+  // touched on first use. Error kMemory names `what` and the size.
   static Result<Buffer> allocate(int64_t bytes, const char* what);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;

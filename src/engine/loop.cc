@@ -27,11 +27,13 @@ Result<RequestId> EngineLoop::submit(GenerationRequest request, Listener listene
     const std::lock_guard lock(mutex_);
     const int64_t queued = counters_.queued + static_cast<int64_t>(submissions_.size());
     const int64_t most = engine_.options().max_queued;
-    // An idle place to run is no queue. How many run is known as of the last step only, how many are here exactly.
+    // An idle place to run is no queue. How many run is known as of the last step only, how many
+    // are here exactly.
     const int64_t places = engine_.options().max_running;
     const int64_t idle = std::max<int64_t>(0, places - counters_.running);
     if (most >= 0 && (queued >= most + idle || outstanding_ >= most + places)) {
-      return fail(ErrorKind::kBusy, "the queue is full, {} requests may wait: try again later", most);
+      return fail(ErrorKind::kBusy, "the queue is full, {} requests may wait: try again later",
+                  most);
     }
     ++outstanding_;
     id = next_id_++;
@@ -76,10 +78,10 @@ bool EngineLoop::take_in() {
     submission.listener.on_finish = [this, door, heard = std::move(submission.listener.on_finish)](
                                         const GenerationResult& result) {
       engine_ids_.erase(door);
-          {
-            const std::lock_guard lock(mutex_);
-            --outstanding_;
-          }
+      {
+        const std::lock_guard lock(mutex_);
+        --outstanding_;
+      }
       if (heard) heard(result);
     };
     // Validated at the door, and the queue's limit was kept there.

@@ -37,7 +37,8 @@ class PrefixCache {
   PrefixCache(KvPool& pool, bool enabled);
 
   // Whole pages of ids that are known, at most `most_pages`; locks nothing and counts as no use.
-  [[nodiscard]] int64_t known_pages(uint64_t salt, std::span<const int32_t> ids, int64_t most_pages) const;
+  [[nodiscard]] int64_t known_pages(uint64_t salt, std::span<const int32_t> ids,
+                                    int64_t most_pages) const;
   // Gives an empty list the longest known prefix of ids, at most `most_pages` pages. Returns the
   // number of pages.
   int64_t find(PageList& list, uint64_t salt, std::span<const int32_t> ids, int64_t most_pages);
@@ -49,7 +50,8 @@ class PrefixCache {
   void publish(PageList& list, uint64_t salt, std::span<const int32_t> ids);
   // Unlocks the shared pages, frees the others, empties the list.
   void release(PageList& list);
-  // As release(), but what nobody else uses of the list's pages is forgotten: their content is not to be trusted.
+  // As release(), but what nobody else uses of the list's pages is forgotten: their content is not
+  // to be trusted.
   void discard(PageList& list);
   // Takes back every unlocked node.
   void clear();

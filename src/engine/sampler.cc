@@ -14,7 +14,8 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 using Candidate = std::pair<float, int32_t>;
 
-// Higher logit first, lower id first among equals. A strict weak order for every input: NaN comes after all numbers.
+// Higher logit first, lower id first among equals. A strict weak order for every input: NaN comes
+// after all numbers.
 bool before(const Candidate& a, const Candidate& b) {
   const bool a_nan = std::isnan(a.first);
   const bool b_nan = std::isnan(b.first);
@@ -43,7 +44,8 @@ double log_sum_exp(std::span<const float> logits) {
   return highest + std::log(sum);
 }
 
-// The `count` first in the order of before(), sorted: a heap of the best so far, whose root is the one to beat.
+// The `count` first in the order of before(), sorted: a heap of the best so far, whose root is the
+// one to beat.
 std::vector<Candidate> highest(std::span<const float> logits, size_t count) {
   std::vector<Candidate> best;
   count = std::min(count, logits.size());
@@ -78,12 +80,13 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-Result<void> in_range(const char* field, float value, float low, bool low_open, float high, bool high_open) {
+Result<void> in_range(const char* field, float value, float low, bool low_open, float high,
+                      bool high_open) {
   const bool ok = std::isfinite(value) && (low_open ? value > low : value >= low) &&
                   (high_open ? value < high : value <= high);
   if (ok) return {};
-  return fail(ErrorKind::kUsage, "{} is {}: it must lie in {}{}, {}{}", field, value, low_open ? '(' : '[', low, high,
-              high_open ? ')' : ']');
+  return fail(ErrorKind::kUsage, "{} is {}: it must lie in {}{}, {}{}", field, value,
+              low_open ? '(' : '[', low, high, high_open ? ')' : ']');
 }
 
 }  // namespace
@@ -95,13 +98,15 @@ Result<void> SamplingParams::validate(int64_t vocab_size) const {
   LS_TRY_VOID(in_range("repetition_penalty", repetition_penalty, 0, true, 100, false));
   LS_TRY_VOID(in_range("presence_penalty", presence_penalty, -2, false, 2, false));
   LS_TRY_VOID(in_range("frequency_penalty", frequency_penalty, -2, false, 2, false));
-  if (top_k < -1) return fail(ErrorKind::kUsage, "top_k is {}: it must be -1 (off) or at least 0", top_k);
+  if (top_k < -1)
+    return fail(ErrorKind::kUsage, "top_k is {}: it must be -1 (off) or at least 0", top_k);
   if (top_logprobs < -1 || top_logprobs > 20) {
     return fail(ErrorKind::kUsage, "top_logprobs is {}: it must lie in [0, 20]", top_logprobs);
   }
   for (const auto& [id, bias] : logit_bias) {
     if (id < 0 || id >= vocab_size) {
-      return fail(ErrorKind::kUsage, "logit_bias names token {}: the vocabulary has {}", id, vocab_size);
+      return fail(ErrorKind::kUsage, "logit_bias names token {}: the vocabulary has {}", id,
+                  vocab_size);
     }
     LS_TRY_VOID(in_range("logit_bias", bias, -100, false, 100, false));
   }
@@ -114,7 +119,9 @@ Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
   prompt_ids_.erase(std::unique(prompt_ids_.begin(), prompt_ids_.end()), prompt_ids_.end());
 }
 
-void Sampler::accept(int32_t id) { ++output_counts_[id]; }
+void Sampler::accept(int32_t id) {
+  ++output_counts_[id];
+}
 
 void Sampler::penalise(std::span<float> logits) const {
   for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += bias;
@@ -140,7 +147,8 @@ double Sampler::uniform() {
 
 void Sampler::sort_up_to(size_t count) {
   if (count <= sorted_) return;
-  // Grows by factors: a draw mostly ends among the first few, and nothing behind them is put in order.
+  // Grows by factors: a draw mostly ends among the first few, and nothing behind them is put in
+  // order.
   const size_t end = std::min(candidates_.size(), std::max<size_t>(256, 4 * sorted_));
   const auto at = [&](size_t i) { return candidates_.begin() + static_cast<std::ptrdiff_t>(i); };
   if (end < candidates_.size()) std::nth_element(at(sorted_), at(end), candidates_.end(), before);
@@ -168,7 +176,8 @@ int32_t Sampler::draw(std::span<const float> logits) {
   };
   double total = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) total += mass(i);
-  // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the highest.
+  // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the
+  // highest.
   double kept = total;
   size_t count = candidates_.size();
   if (params_.top_p < 1 || params_.min_p > 0) {
@@ -193,7 +202,8 @@ bool all_finite(std::span<const float> logits) {
   // Integer arithmetic without a branch: a float sum could not be vectorised.
   constexpr uint32_t kExponent = 0x7F800000;
   uint32_t bad = 0;
-  for (const float logit : logits) bad |= (std::bit_cast<uint32_t>(logit) & kExponent) == kExponent ? 1U : 0U;
+  for (const float logit : logits)
+    bad |= (std::bit_cast<uint32_t>(logit) & kExponent) == kExponent ? 1U : 0U;
   return bad == 0;
 }
 

@@ -1,8 +1,9 @@
 // From logits to the next token.
 //
-// Order: logit bias, repetition, presence and frequency penalties, logprobs of the result (before temperature, as OpenAI
-// reports them), temperature, top-k, top-p, min-p, draw. Greedy (temperature 0): the highest, lower id wins ties.
-// Penalties: repetition (CTRL, arXiv 1909.05858) over prompt and output; presence and frequency (OpenAI) over output.
+// Order: logit bias, repetition, presence and frequency penalties, logprobs of the result (before
+// temperature, as OpenAI reports them), temperature, top-k, top-p, min-p, draw. Greedy (temperature
+// 0): the highest, lower id wins ties. Penalties: repetition (CTRL, arXiv 1909.05858) over prompt
+// and output; presence and frequency (OpenAI) over output.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +27,7 @@ struct SamplingParams {
   float frequency_penalty = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
-  int32_t top_logprobs = -1;     // -1: no logprobs; n: the token's own and the n highest
+  int32_t top_logprobs = -1;  // -1: no logprobs; n: the token's own and the n highest
 
   // kUsage naming the field and its range.
   [[nodiscard]] Result<void> validate(int64_t vocab_size) const;
@@ -34,7 +35,7 @@ struct SamplingParams {
 
 struct Sampled {
   int32_t id = 0;
-  float logprob = 0;                                   // where asked for
+  float logprob = 0;                                    // where asked for
   std::vector<std::pair<int32_t, float>> top_logprobs;  // descending
 };
 
@@ -44,8 +45,9 @@ class Sampler {
   // prompt: for the repetition penalty.
   Sampler(SamplingParams params, std::span<const int32_t> prompt);
 
-  // logits [vocab] fp32, overwritten. NaN is never chosen while a number is there; whether the model gave any is the
-  // caller's to ask (all_finite). banned: ids that must not be chosen (stop tokens before min_tokens).
+  // logits [vocab] fp32, overwritten. NaN is never chosen while a number is there; whether the
+  // model gave any is the caller's to ask (all_finite). banned: ids that must not be chosen (stop
+  // tokens before min_tokens).
   Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {});
   // Counts a token as generated: the one just drawn, or one that was forced.
   void accept(int32_t id);
@@ -59,9 +61,9 @@ class Sampler {
   SamplingParams params_;
   uint64_t draws_ = 0;
   std::unordered_map<int32_t, int32_t> output_counts_;
-  std::vector<int32_t> prompt_ids_;  // distinct
+  std::vector<int32_t> prompt_ids_;                    // distinct
   std::vector<std::pair<float, int32_t>> candidates_;  // scratch
-  size_t sorted_ = 0;  // the first candidates_ that are in order
+  size_t sorted_ = 0;                                  // the first candidates_ that are in order
 };
 
 // No NaN and no infinity: what a sampler needs of a model.

@@ -98,7 +98,8 @@ bool Scheduler::follows_another(Sequence& sequence) const {
   const int64_t known = prefixes_->known_pages(sequence.request.cache_salt, sequence.ids, useful);
   for (const auto& [id, other] : running_) {
     if (other->decoding || other->request.cache_salt != sequence.request.cache_salt) continue;
-    const auto [end, unused] = std::mismatch(sequence.ids.begin(), sequence.ids.end(), other->ids.begin(), other->ids.end());
+    const auto [end, unused] = std::mismatch(sequence.ids.begin(), sequence.ids.end(),
+                                             other->ids.begin(), other->ids.end());
     const int64_t common = std::min(useful, (end - sequence.ids.begin()) / kernels::kPageTokens);
     if (common <= known || other->computed >= common * kernels::kPageTokens) continue;
     sequence.follows = id;

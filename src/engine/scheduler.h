@@ -55,8 +55,8 @@ class Scheduler {
       : prefixes_(&prefixes), limits_(limits) {}
 
   void add(Sequence& sequence);
-  // Publishes what the sequence has computed and releases its pages. trusted == false: forgets it instead, as far as nobody
-  // else uses it.
+  // Publishes what the sequence has computed and releases its pages. trusted == false: forgets it
+  // instead, as far as nobody else uses it.
   void remove(Sequence& sequence, bool trusted = true);
 
   // Every planned token has its page. Empty only if nothing waits or runs.

@@ -10,7 +10,8 @@ namespace longshore::engine {
 namespace {
 
 MatrixView view(std::vector<float>& values, int64_t first_row, int64_t rows, int64_t cols) {
-  return {reinterpret_cast<std::byte*>(values.data() + first_row * cols), DType::kF32, rows, cols, cols};
+  return {reinterpret_cast<std::byte*>(values.data() + first_row * cols), DType::kF32, rows, cols,
+          cols};
 }
 
 // The state of one scored sequence.
@@ -29,7 +30,8 @@ struct Run {
   [[nodiscard]] int64_t first_row() const { return length() - scores.rows; }
 };
 
-model::StepInput input_at(Run& run, int64_t start, int64_t tokens, const std::vector<int32_t>& rows) {
+model::StepInput input_at(Run& run, int64_t start, int64_t tokens,
+                          const std::vector<int32_t>& rows) {
   std::iota(run.positions.begin(), run.positions.begin() + tokens, static_cast<int32_t>(start));
   model::StepInput input;
   input.ids = run.request.ids.data() + start;
@@ -44,20 +46,22 @@ model::StepInput input_at(Run& run, int64_t start, int64_t tokens, const std::ve
   return input;
 }
 
-void keep_rows(const std::vector<float>& from, int64_t start, int64_t tokens, int64_t cols, Run& run,
-               std::vector<float>& to) {
+void keep_rows(const std::vector<float>& from, int64_t start, int64_t tokens, int64_t cols,
+               Run& run, std::vector<float>& to) {
   for (int64_t i = std::max<int64_t>(0, run.first_row() - start); i < tokens; ++i) {
     std::copy_n(from.begin() + i * cols, cols, to.begin() + (start + i - run.first_row()) * cols);
   }
 }
 
 // A broken weight must not end in a silent table of NaN.
-Result<void> check_finite(const Run& run, const std::vector<float>& logits, const char* what, int64_t row, int64_t rows) {
+Result<void> check_finite(const Run& run, const std::vector<float>& logits, const char* what,
+                          int64_t row, int64_t rows) {
   const auto vocab = static_cast<size_t>(run.model.config().vocab_size);
   for (int64_t i = row; i < row + rows; ++i) {
     if (all_finite(std::span(logits).subspan(static_cast<size_t>(i) * vocab, vocab))) continue;
     return fail(ErrorKind::kModel,
-                "the {} of position {} are not finite: a weight is broken (run `longshore inspect` to find it) or the "
+                "the {} of position {} are not finite: a weight is broken (run `longshore inspect` "
+                "to find it) or the "
                 "arithmetic overflowed",
                 what, run.first_row() + i);
   }
@@ -71,7 +75,8 @@ tl::unexpected<Error> stopped(const Run& run, int64_t tokens) {
 Result<void> score_chunk(Run& run, int64_t start, int64_t tokens, const CancelToken& cancel) {
   const GlmConfig& config = run.model.config();
   std::vector<int32_t> rows;
-  for (int64_t i = std::max<int64_t>(0, run.first_row() - start); i < tokens; ++i) rows.push_back(static_cast<int32_t>(i));
+  for (int64_t i = std::max<int64_t>(0, run.first_row() - start); i < tokens; ++i)
+    rows.push_back(static_cast<int32_t>(i));
   const auto wanted = static_cast<int64_t>(rows.size());
   const int64_t row = std::max<int64_t>(0, start - run.first_row());
   model::StepInput input = input_at(run, start, tokens, rows);
@@ -105,15 +110,18 @@ Result<void> validate(const GlmConfig& config, const ScoreRequest& request) {
   const auto length = static_cast<int64_t>(request.ids.size());
   if (length == 0) return fail(ErrorKind::kUsage, "no token ids: give at least one");
   if (length > config.max_positions) {
-    return fail(ErrorKind::kUsage, "{} token ids, and the model has {} positions: shorten the input", length,
+    return fail(ErrorKind::kUsage,
+                "{} token ids, and the model has {} positions: shorten the input", length,
                 config.max_positions);
   }
   if (request.last != -1 && (request.last < 1 || request.last > length)) {
-    return fail(ErrorKind::kUsage, "--last {}: it must lie in [1, {}], the number of ids", request.last, length);
+    return fail(ErrorKind::kUsage, "--last {}: it must lie in [1, {}], the number of ids",
+                request.last, length);
   }
   for (int32_t id : request.ids) {
     if (id < 0 || id >= config.vocab_size) {
-      return fail(ErrorKind::kUsage, "token id {} is not in the vocabulary of {}", id, config.vocab_size);
+      return fail(ErrorKind::kUsage, "token id {} is not in the vocabulary of {}", id,
+                  config.vocab_size);
     }
   }
   return {};
@@ -121,8 +129,8 @@ Result<void> validate(const GlmConfig& config, const ScoreRequest& request) {
 
 }  // namespace
 
-Result<Scores> score(model::Model& model, const model::KvLayout& layout, const ScoreRequest& request,
-                     const CancelToken& cancel) {
+Result<Scores> score(model::Model& model, const model::KvLayout& layout,
+                     const ScoreRequest& request, const CancelToken& cancel) {
   const GlmConfig& config = model.config();
   LS_CHECK(request.chunk >= 1 && request.chunk <= model.max_step_tokens());
   LS_TRY_VOID(validate(config, request));

@@ -1,5 +1,5 @@
-// Logits and hidden states of a given sequence, by the same chunked forward pass that serves: for comparing precisions and
-// engines, and for the tests against golden outputs.
+// Logits and hidden states of a given sequence, by the same chunked forward pass that serves: for
+// comparing precisions and engines, and for the tests against golden outputs.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ struct ScoreRequest {
   model::Observer* observer = nullptr;  // of the main model
 };
 
-// P rows each. mtp_*: row i has seen the id after its position; after the last position that is the greedy choice.
+// P rows each. mtp_*: row i has seen the id after its position; after the last position that is the
+// greedy choice.
 struct Scores {
   int64_t rows = 0;
   std::vector<float> logits;      // [P, vocab]
@@ -30,7 +31,7 @@ struct Scores {
 };
 
 // Errors: kUsage (ids, last), kMemory, kCancelled, kModel (logits that are not finite).
-Result<Scores> score(model::Model& model, const model::KvLayout& layout, const ScoreRequest& request,
-                     const CancelToken& cancel);
+Result<Scores> score(model::Model& model, const model::KvLayout& layout,
+                     const ScoreRequest& request, const CancelToken& cancel);
 
 }  // namespace longshore::engine

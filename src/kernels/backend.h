@@ -2,8 +2,9 @@
 //   reference  scalar fp32, the specification; fp32 caches
 //   cpu        vectorised, multi-threaded; bf16 activations and latents, FP8 index keys, fp32 sums
 //
-// Threading: one thread calls; the backend uses its pool inside. Preconditions (shapes, dtypes) are checked and a breach
-// ends the program: whatever comes from a file or a user has been validated before it gets here.
+// Threading: one thread calls; the backend uses its pool inside. Preconditions (shapes, dtypes) are
+// checked and a breach ends the program: whatever comes from a file or a user has been validated
+// before it gets here.
 #pragma once
 
 #include <memory>
@@ -22,7 +23,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  [[nodiscard]] virtual std::string_view name() const = 0;  // "reference", "cpu-avx2", "cpu-avx512", ...
+  [[nodiscard]] virtual std::string_view name()
+      const = 0;  // "reference", "cpu-avx2", "cpu-avx512", ...
   [[nodiscard]] virtual DType activation_dtype() const = 0;
   [[nodiscard]] virtual DType latent_dtype() const = 0;
   [[nodiscard]] virtual DType index_key_dtype() const = 0;
@@ -47,9 +49,12 @@ class Backend {
 // The pool outlives the backend.
 [[nodiscard]] std::unique_ptr<Backend> make_reference_backend(ThreadPool& pool);
 
-// isa: "auto" (the best this machine has) or one of cpu_isa_names(). Error kUsage: unknown, or this machine lacks it.
-[[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool, std::string_view isa);
-// The instruction sets with kernels of their own, best first, comma-separated; this machine may lack some.
+// isa: "auto" (the best this machine has) or one of cpu_isa_names(). Error kUsage: unknown, or this
+// machine lacks it.
+[[nodiscard]] Result<std::unique_ptr<Backend>> make_cpu_backend(ThreadPool& pool,
+                                                                std::string_view isa);
+// The instruction sets with kernels of their own, best first, comma-separated; this machine may
+// lack some.
 [[nodiscard]] std::string cpu_isa_names();
 
 }  // namespace longshore::kernels

@@ -1,7 +1,9 @@
-// Dense operations: embedding, norms, linear layers, rotation, activation. A params struct per operation.
+// Dense operations: embedding, norms, linear layers, rotation, activation. A params struct per
+// operation.
 //
-// "act" stands for the backend's activation type: kF32 in reference, kBF16 in production. All sums are fp32.
-// Inputs and outputs never overlap unless a comment says so. Every element of an output is written.
+// "act" stands for the backend's activation type: kF32 in reference, kBF16 in production. All sums
+// are fp32. Inputs and outputs never overlap unless a comment says so. Every element of an output
+// is written.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +31,7 @@ struct RmsNormParams {
   ConstMatrixView x;              // [tokens, n] fp32
   const float* weight = nullptr;  // [n]
   float eps = 0;
-  MatrixView y;                   // [tokens, n] fp32 or act
+  MatrixView y;  // [tokens, n] fp32 or act
 };
 
 // y = x w^T, or y += x w^T.
@@ -42,26 +44,28 @@ struct LinearParams {
 
 // One small linear layer per head: y[t, h] = w[h] x[t, h].
 struct HeadLinearParams {
-  ConstMatrixView x;          // [tokens, >= (heads-1) * x_head_stride + in] act; head h starts at column h * x_head_stride
+  ConstMatrixView x;  // [tokens, >= (heads-1) * x_head_stride + in] act; head h starts at column h
+                      // * x_head_stride
   int64_t x_head_stride = 0;
   int64_t heads = 0;
-  WeightView w;               // [heads * out, in]; rows [h * out, (h + 1) * out) are head h's. fp32 or bf16
-  MatrixView y;               // [tokens, >= (heads-1) * y_head_stride + out] fp32 or act
+  WeightView w;  // [heads * out, in]; rows [h * out, (h + 1) * out) are head h's. fp32 or bf16
+  MatrixView y;  // [tokens, >= (heads-1) * y_head_stride + out] fp32 or act
   int64_t y_head_stride = 0;
 };
 
-// Interleaved rotary embedding of columns [rope_offset, rope_offset + rope_dim) of every head: pairs (0,1), (2,3), ...
-// rotated by the angle position * inv_freq[i]; the other columns are copied. Product, cos and sin in fp32
-// (transformers' arithmetic: exact double angles flip index choices at 3000 tokens).
+// Interleaved rotary embedding of columns [rope_offset, rope_offset + rope_dim) of every head:
+// pairs (0,1), (2,3), ... rotated by the angle position * inv_freq[i]; the other columns are
+// copied. Product, cos and sin in fp32 (transformers' arithmetic: exact double angles flip index
+// choices at 3000 tokens).
 struct RopeParams {
-  ConstMatrixView x;                   // [tokens, heads * head_dim] fp32
+  ConstMatrixView x;  // [tokens, heads * head_dim] fp32
   int64_t heads = 0;
   int64_t head_dim = 0;
   int64_t rope_offset = 0;
   int64_t rope_dim = 0;                // even
   const int32_t* positions = nullptr;  // [tokens]
   const float* inv_freq = nullptr;     // [rope_dim / 2]
-  MatrixView y;                        // [tokens, heads * head_dim] fp32 or act; may be x itself when fp32
+  MatrixView y;  // [tokens, heads * head_dim] fp32 or act; may be x itself when fp32
 };
 
 // y = silu(gate) * up.

@@ -8,9 +8,10 @@
 
 namespace longshore::model {
 
-// Norms ws.x into output.hidden (in place where that is empty) and writes the logits of input.logit_rows.
-void run_head(StepContext& step, const std::vector<float>& norm, const WeightView& lm_head, const StepInput& input,
-              const StepOutput& output);
+// Norms ws.x into output.hidden (in place where that is empty) and writes the logits of
+// input.logit_rows.
+void run_head(StepContext& step, const std::vector<float>& norm, const WeightView& lm_head,
+              const StepInput& input, const StepOutput& output);
 
 // Whether the step shall not go on.
 [[nodiscard]] inline bool cut(const StepInput& input) {

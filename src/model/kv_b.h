@@ -6,7 +6,9 @@
 
 namespace longshore::model {
 
-// Fills attention.kv_b, uk_t and uv from kv_b_proj [heads * (nope + v), kv_lora] in any stored type. dtype: kF32 or kBF16.
-Result<void> split_kv_b(const WeightView& kv_b, const GlmConfig& config, DType dtype, AttentionWeights& attention);
+// Fills attention.kv_b, uk_t and uv from kv_b_proj [heads * (nope + v), kv_lora] in any stored
+// type. dtype: kF32 or kBF16.
+Result<void> split_kv_b(const WeightView& kv_b, const GlmConfig& config, DType dtype,
+                        AttentionWeights& attention);
 
 }  // namespace longshore::model

@@ -11,11 +11,14 @@ KvLayout KvLayout::of(const GlmConfig& config, const kernels::Backend& backend, 
   layout.index_dtype = backend.index_key_dtype();
   layout.index_head_dim = config.index_head_dim;
   const int64_t layers = config.num_layers + (with_mtp ? config.num_mtp_layers : 0);
-  for (int64_t layer = 0; layer < layers; ++layer) layout.has_index.push_back(config.has_indexer(layer));
+  for (int64_t layer = 0; layer < layers; ++layer)
+    layout.has_index.push_back(config.has_indexer(layer));
   return layout;
 }
 
-int64_t KvLayout::latent_page_bytes() const { return kernels::kPageTokens * latent_width * dtype_size(latent_dtype); }
+int64_t KvLayout::latent_page_bytes() const {
+  return kernels::kPageTokens * latent_width * dtype_size(latent_dtype);
+}
 
 int64_t KvLayout::index_page_bytes() const {
   return kernels::IndexKeyCacheView::page_bytes(index_dtype, index_head_dim);

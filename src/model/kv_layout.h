@@ -1,4 +1,5 @@
-// What a token leaves in the caches. The model states the layout, the engine allocates it, kernels see the views.
+// What a token leaves in the caches. The model states the layout, the engine allocates it, kernels
+// see the views.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct LayerCache {
   kernels::IndexKeyCacheView index;  // data == nullptr where the layer has no indexer
 };
 
-// Pages of 64 tokens; latents and index keys of a page are allocated and freed together. Layer num_layers is the MTP layer's.
+// Pages of 64 tokens; latents and index keys of a page are allocated and freed together. Layer
+// num_layers is the MTP layer's.
 struct KvLayout {
   DType latent_dtype = DType::kF32;
   int64_t latent_width = 0;

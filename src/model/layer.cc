@@ -5,11 +5,13 @@
 namespace longshore::model {
 namespace {
 
-void rms_norm(StepContext& step, ConstMatrixView x, const std::vector<float>& weight, float eps, MatrixView y) {
+void rms_norm(StepContext& step, ConstMatrixView x, const std::vector<float>& weight, float eps,
+              MatrixView y) {
   step.backend.rms_norm({.x = x, .weight = weight.data(), .eps = eps, .y = y});
 }
 
-void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixView y, bool accumulate = false) {
+void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixView y,
+            bool accumulate = false) {
   step.backend.linear({.x = x, .w = w, .y = y, .accumulate = accumulate});
 }
 
@@ -24,7 +26,8 @@ std::vector<float> rope_inv_freq(float theta, int64_t rope_dim) {
   return inv_freq;
 }
 
-void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache, int64_t layer) {
+void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache,
+               int64_t layer) {
   const int64_t tokens = step.batch.tokens;
   const MatrixView x = step.ws.x.first(tokens);
   const MatrixView normed = step.ws.normed.first(tokens);
@@ -39,7 +42,8 @@ void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache&
   if (step.observer != nullptr) step.observer->on_hidden(layer, x);
 }
 
-void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache, int64_t layer) {
+void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache,
+                   int64_t layer) {
   const GlmConfig& c = step.config;
   const int64_t tokens = step.batch.tokens;
   const int64_t qk = c.qk_head_dim();
@@ -47,7 +51,8 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
   const MatrixView normed = ws.normed.first(tokens);
 
   linear(step, normed, weights.q_a, ws.q_lat_raw.first(tokens));
-  rms_norm(step, ws.q_lat_raw.first(tokens), weights.q_a_norm, kLatentNormEps, ws.q_lat.first(tokens));
+  rms_norm(step, ws.q_lat_raw.first(tokens), weights.q_a_norm, kLatentNormEps,
+           ws.q_lat.first(tokens));
   linear(step, ws.q_lat.first(tokens), weights.q_b, ws.q_raw.first(tokens));
   step.backend.rope({.x = ws.q_raw.first(tokens),
                      .heads = c.num_heads,
@@ -97,7 +102,8 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
   linear(step, ws.o.first(tokens), weights.o, ws.x.first(tokens), /*accumulate=*/true);
 }
 
-void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache, int64_t layer) {
+void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache,
+                 int64_t layer) {
   const GlmConfig& c = step.config;
   const int64_t tokens = step.batch.tokens;
   Workspace& ws = step.ws;
@@ -131,7 +137,8 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
   select.selected = ws.selected.first(tokens).row_as<int32_t>(0);
   select.counts = ws.counts.first(tokens).row_as<int32_t>(0);
   step.backend.index_select(select);
-  if (step.observer != nullptr) step.observer->on_selection(layer, ws.selected.first(tokens), select.counts);
+  if (step.observer != nullptr)
+    step.observer->on_selection(layer, ws.selected.first(tokens), select.counts);
 }
 
 void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
@@ -149,7 +156,8 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
                        .ids = ids.row_as<int32_t>(0),
                        .weights = route_weights.row_as<float>(0)});
   if (step.observer != nullptr) step.observer->on_routes(layer, ids, route_weights);
-  const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), c.experts_per_token};
+  const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0),
+                               c.experts_per_token};
   step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
   if (weights.shared) run_ffn(step, *weights.shared);
 }

@@ -1,5 +1,5 @@
-// One decoder layer: latent attention over the tokens that the indexer chose, then a dense or MoE feed-forward. Written
-// once for all backends, for the main model and for MTP.
+// One decoder layer: latent attention over the tokens that the indexer chose, then a dense or MoE
+// feed-forward. Written once for all backends, for the main model and for MTP.
 #pragma once
 
 #include <vector>
@@ -27,11 +27,14 @@ struct StepContext {
 };
 
 // ws.x [T, hidden] goes in and comes out. layer: the checkpoint's index.
-void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache, int64_t layer);
+void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache,
+               int64_t layer);
 
 // The halves of run_layer, each adding to ws.x.
-void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache, int64_t layer);
-void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache, int64_t layer);
+void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache,
+                   int64_t layer);
+void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache,
+                 int64_t layer);
 void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer);
 void run_ffn(StepContext& step, const FfnWeights& weights);
 

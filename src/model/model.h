@@ -1,7 +1,8 @@
 // The main model: token ids in, final hidden states and logits out, caches written on the way.
 //
-// Ownership: the checkpoint and the backend outlive the model. The workspace is the model's own: it is sized by
-// max_step_tokens and bounds the tokens of one forward(). Threading: one thread calls forward().
+// Ownership: the checkpoint and the backend outlive the model. The workspace is the model's own: it
+// is sized by max_step_tokens and bounds the tokens of one forward(). Threading: one thread calls
+// forward().
 #pragma once
 
 #include <memory>
@@ -20,13 +21,13 @@
 
 namespace longshore::model {
 
-// One step over a ragged batch. Every position of a sequence below the batch's lowest one has been through forward()
-// (same caches) before.
+// One step over a ragged batch. Every position of a sequence below the batch's lowest one has been
+// through forward() (same caches) before.
 struct StepInput {
-  const int32_t* ids = nullptr;               // [T] in [0, vocab)
-  kernels::BatchView batch;                   // T tokens
-  std::span<const int32_t> logit_rows;        // rows in [0, T) whose logits are wanted
-  std::span<const LayerCache> caches;         // [KvLayout::layers()]
+  const int32_t* ids = nullptr;         // [T] in [0, vocab)
+  kernels::BatchView batch;             // T tokens
+  std::span<const int32_t> logit_rows;  // rows in [0, T) whose logits are wanted
+  std::span<const LayerCache> caches;   // [KvLayout::layers()]
   Observer* observer = nullptr;
   const CancelToken* cancel = nullptr;  // asked before every layer
 };
@@ -39,7 +40,8 @@ struct StepOutput {
 class Model {
  public:
   // Errors: kModel naming the tensor; kMemory.
-  static Result<Model> create(const Checkpoint& checkpoint, kernels::Backend& backend, int64_t max_step_tokens);
+  static Result<Model> create(const Checkpoint& checkpoint, kernels::Backend& backend,
+                              int64_t max_step_tokens);
 
   // False: input.cancel cut it short. The output is then worthless, and so are the caches of the
   // batch's positions; those of all others are as they were, so that the same step may be made
@@ -52,8 +54,8 @@ class Model {
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
 
  private:
-  Model(const GlmConfig& config, kernels::Backend& backend, ModelWeights weights, offload::ExpertStore experts,
-        Workspace workspace);
+  Model(const GlmConfig& config, kernels::Backend& backend, ModelWeights weights,
+        offload::ExpertStore experts, Workspace workspace);
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
@@ -63,15 +65,18 @@ class Model {
   Workspace workspace_;
 };
 
-// The multi-token-prediction layer: a model of its own, with its own expert store and workspace. From the main model's
-// final hidden state at position t and the id of token t + 1 it predicts token t + 2.
-//   x = eh_proj [enorm(embed(id)) ; hnorm(h)] -> decoder layer at position t -> shared_head.norm -> main lm_head.
+// The multi-token-prediction layer: a model of its own, with its own expert store and workspace.
+// From the main model's final hidden state at position t and the id of token t + 1 it predicts
+// token t + 2.
+//   x = eh_proj [enorm(embed(id)) ; hnorm(h)] -> decoder layer at position t -> shared_head.norm ->
+//   main lm_head.
 // Source: SGLang's GLM/DeepSeek next-n layer.
 class Mtp {
  public:
-  // The main model's embed and lm_head are shared: they are views into the checkpoint. The config has an MTP layer.
-  static Result<Mtp> create(const Checkpoint& checkpoint, const Model& main, kernels::Backend& backend,
-                            int64_t max_step_tokens);
+  // The main model's embed and lm_head are shared: they are views into the checkpoint. The config
+  // has an MTP layer.
+  static Result<Mtp> create(const Checkpoint& checkpoint, const Model& main,
+                            kernels::Backend& backend, int64_t max_step_tokens);
 
   // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32: the main model's
   // output at row t's position, or this layer's own output when drafting further. output.hidden:

@@ -19,7 +19,8 @@ Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels
                         int64_t max_step_tokens) {
   const GlmConfig& config = checkpoint.config();
   LS_TRY(MtpWeights weights, bind_mtp_weights(checkpoint, backend.activation_dtype()));
-  LS_TRY(offload::ExpertStore experts, offload::ExpertStore::create(checkpoint, config.num_layers, 1, backend));
+  LS_TRY(offload::ExpertStore experts,
+         offload::ExpertStore::create(checkpoint, config.num_layers, 1, backend));
   LS_TRY(Workspace workspace, Workspace::create(config, backend, max_step_tokens));
   return Mtp(config, backend, std::move(weights), main, std::move(experts), std::move(workspace));
 }
@@ -29,14 +30,22 @@ bool Mtp::forward(const StepInput& input, ConstMatrixView hidden, const StepOutp
   const int64_t tokens = input.batch.tokens;
   LS_CHECK(tokens >= 1 && hidden.rows == tokens && hidden.cols == config_->hidden_size);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
-  StepContext step{*config_,    inv_freq_,   *backend_,      workspace_, experts_,
-                   input.batch, longest_context(input.batch), input.observer};
+  StepContext step{*config_,
+                   inv_freq_,
+                   *backend_,
+                   workspace_,
+                   experts_,
+                   input.batch,
+                   longest_context(input.batch),
+                   input.observer};
   const MatrixView x = workspace_.x.first(tokens);
   const MatrixView joined = workspace_.mtp_input.first(tokens);
   const float eps = config_->rms_norm_eps;
   backend_->embed({.ids = input.ids, .table = embed_, .y = x});
-  backend_->rms_norm(
-      {.x = x, .weight = weights_.enorm.data(), .eps = eps, .y = joined.slice_cols(0, config_->hidden_size)});
+  backend_->rms_norm({.x = x,
+                      .weight = weights_.enorm.data(),
+                      .eps = eps,
+                      .y = joined.slice_cols(0, config_->hidden_size)});
   backend_->rms_norm({.x = hidden,
                       .weight = weights_.hnorm.data(),
                       .eps = eps,

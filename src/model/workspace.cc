@@ -46,7 +46,8 @@ std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
 
 }  // namespace
 
-Result<Activation> Activation::create(int64_t max_tokens, int64_t cols, DType dtype, const char* name) {
+Result<Activation> Activation::create(int64_t max_tokens, int64_t cols, DType dtype,
+                                      const char* name) {
   Activation activation;
   LS_TRY(activation.buffer_, device::Buffer::allocate(max_tokens * cols * dtype_size(dtype), name));
   activation.dtype_ = dtype;
@@ -56,23 +57,27 @@ Result<Activation> Activation::create(int64_t max_tokens, int64_t cols, DType dt
 }
 
 MatrixView Activation::first(int64_t tokens) const {
-  LS_CHECK_MSG(tokens >= 0 && tokens <= max_tokens_, "{} tokens in a workspace of {}", tokens, max_tokens_);
+  LS_CHECK_MSG(tokens >= 0 && tokens <= max_tokens_, "{} tokens in a workspace of {}", tokens,
+               max_tokens_);
   return {buffer_.data(), dtype_, tokens, cols_, cols_};
 }
 
-Result<Workspace> Workspace::create(const GlmConfig& config, const kernels::Backend& backend, int64_t max_tokens) {
+Result<Workspace> Workspace::create(const GlmConfig& config, const kernels::Backend& backend,
+                                    int64_t max_tokens) {
   LS_CHECK(max_tokens >= 1);
   Workspace workspace;
   workspace.max_tokens = max_tokens;
   for (const Shape& shape : shapes(config, backend.activation_dtype())) {
-    LS_TRY(workspace.*shape.member, Activation::create(max_tokens, shape.cols, shape.dtype, shape.name));
+    LS_TRY(workspace.*shape.member,
+           Activation::create(max_tokens, shape.cols, shape.dtype, shape.name));
   }
   return workspace;
 }
 
 int64_t Workspace::bytes(const GlmConfig& config, DType act, int64_t max_tokens) {
   int64_t bytes = 0;
-  for (const Shape& shape : shapes(config, act)) bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
+  for (const Shape& shape : shapes(config, act))
+    bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;
 }
 

@@ -25,7 +25,8 @@ class Activation {
 
 // act: the backend's activation dtype.
 struct Workspace {
-  static Result<Workspace> create(const GlmConfig& config, const kernels::Backend& backend, int64_t max_tokens);
+  static Result<Workspace> create(const GlmConfig& config, const kernels::Backend& backend,
+                                  int64_t max_tokens);
 
   int64_t max_tokens = 0;
   Activation x;              // [T, hidden] fp32: the residual stream

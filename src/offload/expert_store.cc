@@ -7,21 +7,26 @@
 namespace longshore::offload {
 namespace {
 
-Result<kernels::ExpertView> bind_expert(const Checkpoint& checkpoint, int64_t layer, int64_t expert) {
+Result<kernels::ExpertView> bind_expert(const Checkpoint& checkpoint, int64_t layer,
+                                        int64_t expert) {
   const GlmConfig& config = checkpoint.config();
   const std::string prefix = fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert);
   kernels::ExpertView view;
-  LS_TRY(view.gate, checkpoint.weight(prefix + "gate_proj.weight", config.moe_intermediate_size, config.hidden_size));
-  LS_TRY(view.up, checkpoint.weight(prefix + "up_proj.weight", config.moe_intermediate_size, config.hidden_size));
-  LS_TRY(view.down, checkpoint.weight(prefix + "down_proj.weight", config.hidden_size, config.moe_intermediate_size));
+  LS_TRY(view.gate, checkpoint.weight(prefix + "gate_proj.weight", config.moe_intermediate_size,
+                                      config.hidden_size));
+  LS_TRY(view.up, checkpoint.weight(prefix + "up_proj.weight", config.moe_intermediate_size,
+                                    config.hidden_size));
+  LS_TRY(view.down, checkpoint.weight(prefix + "down_proj.weight", config.hidden_size,
+                                      config.moe_intermediate_size));
   return view;
 }
 
 }  // namespace
 
-Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t first_layer, int64_t layers,
-                                        kernels::Backend& backend) {
-  LS_CHECK_MSG(layers == 0 || first_layer >= checkpoint.config().first_k_dense, "layer {} has no experts", first_layer);
+Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t first_layer,
+                                        int64_t layers, kernels::Backend& backend) {
+  LS_CHECK_MSG(layers == 0 || first_layer >= checkpoint.config().first_k_dense,
+               "layer {} has no experts", first_layer);
   ExpertStore store;
   store.backend_ = &backend;
   store.first_layer_ = first_layer;
@@ -36,7 +41,8 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
   }
   if (!store.experts_.empty()) {
     const kernels::ExpertView& view = store.experts_.front();
-    store.expert_bytes_ = view.gate.bytes_with_scales() + view.up.bytes_with_scales() + view.down.bytes_with_scales();
+    store.expert_bytes_ =
+        view.gate.bytes_with_scales() + view.up.bytes_with_scales() + view.down.bytes_with_scales();
   }
   return store;
 }

@@ -1,7 +1,9 @@
-// One API call that generates text, in the form of its dialect (OpenAI chat, OpenAI completions, Anthropic messages).
+// One API call that generates text, in the form of its dialect (OpenAI chat, OpenAI completions,
+// Anthropic messages).
 //
-// The dialect parses the body into an Exchange; the connection starts the Exchange's completions and writes what it gives
-// back. An Exchange knows JSON and event streams, nothing of sockets; the connection knows sockets, nothing of dialects.
+// The dialect parses the body into an Exchange; the connection starts the Exchange's completions
+// and writes what it gives back. An Exchange knows JSON and event streams, nothing of sockets; the
+// connection knows sockets, nothing of dialects.
 //
 // Threading: one connection, one thread at a time.
 #pragma once
@@ -34,7 +36,8 @@ class Exchange {
   [[nodiscard]] virtual std::string keep_alive(bool begun) const = 0;
 
   // Not streaming: the body of the answer.
-  [[nodiscard]] virtual std::string response(const std::vector<session::Completion>& completions) const = 0;
+  [[nodiscard]] virtual std::string response(
+      const std::vector<session::Completion>& completions) const = 0;
 };
 
 }  // namespace longshore::server

@@ -1,4 +1,5 @@
-// Stop strings over streamed text: nothing that could be the beginning of a stop string is let out too early.
+// Stop strings over streamed text: nothing that could be the beginning of a stop string is let out
+// too early.
 #pragma once
 
 #include <string>

@@ -100,7 +100,8 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 Result<ChatTemplate> ChatTemplate::compile(std::string_view source, const std::string& where) {
   if (const auto invalid = find_invalid_utf8(source)) {
-    return fail(ErrorKind::kModel, "{}: byte {} is not valid UTF-8: save the template as UTF-8 or download it again",
+    return fail(ErrorKind::kModel,
+                "{}: byte {} is not valid UTF-8: save the template as UTF-8 or download it again",
                 where, *invalid);
   }
   auto compiled = jinja::Template::compile(source, where).map_error(in_one_line);

@@ -8,8 +8,8 @@
 
 namespace longshore::text {
 
-// Threading: one stream, one thread. The tokenizer outlives it. The concatenation of all push() results and finish()
-// equals Tokenizer::decode of all ids.
+// Threading: one stream, one thread. The tokenizer outlives it. The concatenation of all push()
+// results and finish() equals Tokenizer::decode of all ids.
 class StreamDetokenizer {
  public:
   explicit StreamDetokenizer(const Tokenizer& tokenizer, bool skip_special = false);

@@ -1,7 +1,8 @@
 // The model's output, token by token, into reasoning, content and tool calls (GLM's wire format:
 // `reasoning</think>content<tool_call>NAME<arg_key>K</arg_key><arg_value>V</arg_value>...</tool_call>`).
 //
-// Works on partial streams: the concatenated deltas are the same however the text is split, and equal to parsing it whole.
+// Works on partial streams: the concatenated deltas are the same however the text is split, and
+// equal to parsing it whole.
 #pragma once
 
 #include <memory>
@@ -31,8 +32,9 @@ struct OutputDelta {
 struct OutputParserOptions {
   bool starts_in_reasoning = false;  // the prompt ended with <think>
   bool parse_reasoning = true;       // false: all of it, markers included, is content
-  bool parse_tool_calls = true;      // false: markup of tool calls never shows in content, calls are dropped
-  Json tools;                        // the request's tools (array) or null: their schemas type the arguments
+  bool parse_tool_calls =
+      true;    // false: markup of tool calls never shows in content, calls are dropped
+  Json tools;  // the request's tools (array) or null: their schemas type the arguments
 };
 
 // Threading: one stream, one thread.
@@ -45,7 +47,8 @@ class OutputParser {
 
   // text: the next piece of decoded output, any split (whole UTF-8 characters).
   std::vector<OutputDelta> push(std::string_view text);
-  // The end of the output. stopped: the model ended by itself (not cut by a length limit); then reasoning without
+  // The end of the output. stopped: the model ended by itself (not cut by a length limit); then
+  // reasoning without
   // `</think>` is promoted to content: the last deltas carry it as kContent.
   std::vector<OutputDelta> finish(bool stopped);
 

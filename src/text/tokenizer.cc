@@ -95,7 +95,7 @@ struct Tokenizer::Impl {
   std::vector<SplitRegex> splits;
   std::vector<std::string> bytes;  // by id
   int64_t max_token_bytes = 1;
-  std::vector<uint8_t> flags;      // by id
+  std::vector<uint8_t> flags;  // by id
   std::unordered_map<std::string, int32_t> ids;
 };
 
@@ -118,7 +118,8 @@ Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& whe
   LS_TRY(const TokenizerSpec spec, parse_tokenizer_json(json, where).map_error(remedy));
   std::vector<SplitRegex> splits;
   for (const std::string& pattern : spec.split_patterns) {
-    LS_TRY(SplitRegex split, SplitRegex::compile(pattern, where + ": pre_tokenizer").map_error(remedy));
+    LS_TRY(SplitRegex split,
+           SplitRegex::compile(pattern, where + ": pre_tokenizer").map_error(remedy));
     splits.push_back(std::move(split));
   }
   auto impl = std::make_unique<Impl>(spec, std::move(splits));

@@ -1,5 +1,6 @@
-// Byte-level BPE from a Hugging Face tokenizer.json, exact against the `tokenizers` library for the structure that GLM-4
-// and GLM-5 use: added tokens, Split by a regular expression, ByteLevel, BPE. Other structures are refused by name.
+// Byte-level BPE from a Hugging Face tokenizer.json, exact against the `tokenizers` library for the
+// structure that GLM-4 and GLM-5 use: added tokens, Split by a regular expression, ByteLevel, BPE.
+// Other structures are refused by name.
 //
 // Threading: immutable after load; any thread may use it.
 #pragma once
@@ -25,10 +26,11 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // Added tokens inside the text are recognised; nothing is added. Error kUsage: invalid UTF-8, with the byte offset.
+  // Added tokens inside the text are recognised; nothing is added. Error kUsage: invalid UTF-8,
+  // with the byte offset.
   [[nodiscard]] Result<std::vector<int32_t>> encode(std::string_view text) const;
-  // The bytes of the ids, invalid UTF-8 replaced by U+FFFD as `tokenizers` does. Unknown ids (< 0 or >= vocab_size) decode
-  // to nothing.
+  // The bytes of the ids, invalid UTF-8 replaced by U+FFFD as `tokenizers` does. Unknown ids (< 0
+  // or >= vocab_size) decode to nothing.
   [[nodiscard]] std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
   // The exact bytes of one token (may be part of a character); empty for an unknown id.

@@ -1,13 +1,13 @@
 #include "base/threads.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <numeric>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace longshore {
 namespace {
@@ -36,14 +36,16 @@ TEST(ThreadPool, RunCallsEveryWorkerOnceEvenAfterParking) {
   }
 }
 
-// One worker is held inside a piece until the rest of the loop is done, but for the few pieces that it took with it.
+// One worker is held inside a piece until the rest of the loop is done, but for the few pieces that
+// it took with it.
 TEST(ThreadPool, OthersDoTheRestWhileOneIsStuck) {
   for (int threads : {2, 5}) {
     ThreadPool pool(threads);
     std::atomic<int> done{0};
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     pool.parallel_for(100, 1, [&](int64_t begin, int64_t, int) {
-      while (begin == 0 && done.load() < 95 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      while (begin == 0 && done.load() < 95 && std::chrono::steady_clock::now() < deadline)
+        std::this_thread::yield();
       done.fetch_add(1);
     });
     EXPECT_EQ(done.load(), 100);
@@ -58,7 +60,8 @@ TEST(ThreadPool, WorkersTakePiecesInAscendingOrder) {
     EXPECT_EQ(end, std::min<int64_t>(begin + 2, 3001));
     taken[static_cast<size_t>(worker)].push_back(begin);
   });
-  for (const std::vector<int64_t>& pieces : taken) EXPECT_TRUE(std::is_sorted(pieces.begin(), pieces.end()));
+  for (const std::vector<int64_t>& pieces : taken)
+    EXPECT_TRUE(std::is_sorted(pieces.begin(), pieces.end()));
 }
 
 TEST(ThreadPool, LoopsOfFewPiecesMixWithLargeOnes) {
@@ -68,7 +71,8 @@ TEST(ThreadPool, LoopsOfFewPiecesMixWithLargeOnes) {
   for (int round = 0; round < 1000; ++round) {
     const int64_t count = round % 7 == 0 ? 300 : round % 4;
     expected += count;
-    pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) { sum.fetch_add(end - begin); });
+    pool.parallel_for(count, 1,
+                      [&](int64_t begin, int64_t end, int) { sum.fetch_add(end - begin); });
     ASSERT_EQ(sum.load(), expected);
   }
 }

@@ -19,8 +19,8 @@
 namespace longshore {
 namespace {
 
-// Until the child has its handler of SIGINT: on a busy machine its start may take longer than any fixed time. A child that
-// ends before has nothing left to interrupt.
+// Until the child has its handler of SIGINT: on a busy machine its start may take longer than any
+// fixed time. A child that ends before has nothing left to interrupt.
 void wait_for_handler(pid_t child) {
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (std::chrono::steady_clock::now() < until) {

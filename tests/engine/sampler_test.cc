@@ -267,7 +267,8 @@ TEST(Sampler, LogprobsIncludePenaltiesAndComeOnlyWhenAskedFor) {
 // The draw as the header states it: everything sorted, then cut, then walked.
 int32_t draw_by_sorting(const SamplingParams& params, const Logits& logits, double uniform) {
   std::vector<std::pair<float, int32_t>> order;
-  for (size_t i = 0; i < logits.size(); ++i) order.emplace_back(-logits[i], static_cast<int32_t>(i));
+  for (size_t i = 0; i < logits.size(); ++i)
+    order.emplace_back(-logits[i], static_cast<int32_t>(i));
   std::sort(order.begin(), order.end());
   if (params.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(params.top_k)));
   std::vector<double> mass;
@@ -289,7 +290,8 @@ int32_t draw_by_sorting(const SamplingParams& params, const Logits& logits, doub
   return order[count - 1].second;
 }
 
-// The uniform number of a draw, read off a sampler: over equal logits id i comes from [i, i + 1) / n.
+// The uniform number of a draw, read off a sampler: over equal logits id i comes from [i, i + 1) /
+// n.
 double uniform_of(uint64_t seed) {
   constexpr size_t kParts = 1 << 16;
   SamplingParams params;
@@ -361,8 +363,9 @@ TEST(Sampler, AllFiniteFindsOneBadLogitAnywhere) {
   logits[8] = std::numeric_limits<float>::denorm_min();
   EXPECT_TRUE(all_finite(logits));
   EXPECT_TRUE(all_finite({}));
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(),
+        std::numeric_limits<float>::infinity()}) {
     for (const size_t at : {size_t{0}, size_t{500}, logits.size() - 1}) {
       Logits copy = logits;
       copy[at] = bad;

@@ -52,8 +52,8 @@ std::vector<OutputDelta> parse(std::string_view text, uint8_t bits, uint32_t see
   return all;
 }
 
-// A call that ended has whole arguments. One that was cut is the last and stays open, and so does its JSON: nobody can take
-// it for whole.
+// A call that ended has whole arguments. One that was cut is the last and stays open, and so does
+// its JSON: nobody can take it for whole.
 void check_calls(const std::vector<OutputDelta>& deltas, bool stopped) {
   bool open = false;
   int calls = 0;

@@ -1,6 +1,4 @@
 // The house rules as tests: who may include whom, and how long a file may grow.
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -8,11 +6,14 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 namespace {
 
 namespace fs = std::filesystem;
 
-// Each room of src/ and the rooms that it may include, itself aside (docs/ARCHITECTURE.md). bench/ lies beside src/.
+// Each room of src/ and the rooms that it may include, itself aside (docs/ARCHITECTURE.md). bench/
+// lies beside src/.
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> table = {
       {"base", {}},
@@ -23,10 +24,17 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"model", {"base", "device", "kernels", "checkpoint", "offload"}},
       {"engine", {"base", "device", "kernels", "checkpoint", "offload", "model"}},
       {"text", {"base"}},
-      {"session", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text"}},
-      {"server", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session"}},
-      {"bench", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session"}},
-      {"cli", {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session", "server", "bench"}},
+      {"session",
+       {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text"}},
+      {"server",
+       {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text",
+        "session"}},
+      {"bench",
+       {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text",
+        "session"}},
+      {"cli",
+       {"base", "device", "kernels", "checkpoint", "offload", "model", "engine", "text", "session",
+        "server", "bench"}},
   };
   return table;
 }
@@ -43,10 +51,12 @@ std::vector<SourceFile> sources() {
   const auto add = [&](const fs::path& folder, const std::string& fixed_room) {
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {
       const std::string extension = entry.path().extension();
-      if (extension != ".h" && extension != ".cc" && extension != ".cu" && extension != ".cuh") continue;
+      if (extension != ".h" && extension != ".cc" && extension != ".cu" && extension != ".cuh")
+        continue;
       SourceFile file;
       file.path = fs::relative(entry.path(), root);
-      file.room = fixed_room.empty() ? fs::relative(entry.path(), folder).begin()->string() : fixed_room;
+      file.room =
+          fixed_room.empty() ? fs::relative(entry.path(), folder).begin()->string() : fixed_room;
       std::ifstream stream(entry.path());
       for (std::string line; std::getline(stream, line);) file.lines.push_back(line);
       files.push_back(std::move(file));
@@ -82,7 +92,8 @@ std::string forbidden_include(const std::string& room, const std::string& line) 
 TEST(Lint, IncludesGoDownwardOnly) {
   size_t seen = 0;
   for (const SourceFile& file : sources()) {
-    ASSERT_TRUE(allowed().contains(file.room)) << file.path << ": a room that docs/ARCHITECTURE.md does not know";
+    ASSERT_TRUE(allowed().contains(file.room))
+        << file.path << ": a room that docs/ARCHITECTURE.md does not know";
     for (const std::string& line : file.lines) {
       EXPECT_EQ(forbidden_include(file.room, line), "") << file.path << ": " << line;
       seen += line.starts_with("#include \"") ? 1 : 0;
@@ -120,7 +131,8 @@ TEST(Lint, HeadersAreGuardedAndSayWhatTheyAreFor) {
   for (const SourceFile& file : sources()) {
     if (!file.path.ends_with(".h")) continue;
     ASSERT_FALSE(file.lines.empty()) << file.path;
-    EXPECT_TRUE(file.lines.front().starts_with("// ")) << file.path << ": the first line says the purpose";
+    EXPECT_TRUE(file.lines.front().starts_with("// "))
+        << file.path << ": the first line says the purpose";
     bool guarded = false;
     for (const std::string& line : file.lines) guarded = guarded || line == "#pragma once";
     EXPECT_TRUE(guarded) << file.path;

@@ -1,8 +1,9 @@
-// The conformance checkpoints (random weights, odd sizes, every tensor of every layer) against transformers.
-#include <gtest/gtest.h>
-
+// The conformance checkpoints (random weights, odd sizes, every tensor of every layer) against
+// transformers.
 #include <cmath>
 #include <set>
+
+#include <gtest/gtest.h>
 
 #include "tests/model/golden.h"
 #include "tests/model/recorder.h"
@@ -36,13 +37,16 @@ TEST_P(Conformance, EveryHiddenStateAndLogitMatches) {
   const std::vector<float> hidden = golden_.floats("hidden_states");
   const auto layer_size = static_cast<size_t>(40 * config.hidden_size);
   for (int64_t layer = -1; layer < config.num_layers; ++layer) {
-    const std::span expected = std::span(hidden).subspan(static_cast<size_t>(layer + 1) * layer_size, layer_size);
+    const std::span expected =
+        std::span(hidden).subspan(static_cast<size_t>(layer + 1) * layer_size, layer_size);
     EXPECT_LT(relative_error(recorder.hidden[layer], expected), 1e-4) << "layer " << layer;
   }
   EXPECT_LT(relative_error(scores.hidden, golden_.floats("final_hidden")), 1e-4);
   EXPECT_LT(relative_error(scores.logits, golden_.floats("logits")), 1e-4);
-  const std::span mtp_logits = std::span(scores.mtp_logits).first(static_cast<size_t>(39 * config.vocab_size));
-  const std::span mtp_hidden = std::span(scores.mtp_hidden).first(static_cast<size_t>(39 * config.hidden_size));
+  const std::span mtp_logits =
+      std::span(scores.mtp_logits).first(static_cast<size_t>(39 * config.vocab_size));
+  const std::span mtp_hidden =
+      std::span(scores.mtp_hidden).first(static_cast<size_t>(39 * config.hidden_size));
   EXPECT_LT(relative_error(mtp_logits, golden_.floats("mtp_logits")), 1e-4);
   EXPECT_LT(relative_error(mtp_hidden, golden_.floats("mtp_hidden")), 1e-4);
 }
@@ -83,7 +87,8 @@ TEST_P(Conformance, ChosenPositionsAndExpertsAreTheSame) {
       std::map<int32_t, float> actual;
       for (int64_t i = t * k; i < (t + 1) * k; ++i) {
         expected[ids[static_cast<size_t>(i)]] = weights[static_cast<size_t>(i)];
-        actual[recorder.route_ids[layer][static_cast<size_t>(i)]] = recorder.route_weights[layer][static_cast<size_t>(i)];
+        actual[recorder.route_ids[layer][static_cast<size_t>(i)]] =
+            recorder.route_weights[layer][static_cast<size_t>(i)];
       }
       ASSERT_EQ(actual.size(), expected.size());
       for (const auto& [id, weight] : expected) {
@@ -106,7 +111,8 @@ TEST_P(Conformance, ChunkSizeDoesNotChangeTheOutput) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Conformance, testing::Values("conf-bf16", "conf-indexshare", "conf-fp8"),
+INSTANTIATE_TEST_SUITE_P(All, Conformance,
+                         testing::Values("conf-bf16", "conf-indexshare", "conf-fp8"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -22,8 +22,9 @@ std::string read(const std::string& path) {
 }  // namespace
 
 GoldenFile::GoldenFile(const std::string& path) : bytes_(read(path)) {
-  const auto entries = parse_safetensors({reinterpret_cast<const std::byte*>(bytes_.data()), bytes_.size()},
-                                         static_cast<int64_t>(bytes_.size()), path);
+  const auto entries =
+      parse_safetensors({reinterpret_cast<const std::byte*>(bytes_.data()), bytes_.size()},
+                        static_cast<int64_t>(bytes_.size()), path);
   LS_CHECK_MSG(entries.has_value(), "{}", entries.error().message);
   for (const SafetensorsEntry& entry : *entries) {
     tensors_.push_back({entry.name, entry.dtype, entry.shape, entry.begin, entry.end});
@@ -60,9 +61,12 @@ std::vector<int32_t> GoldenFile::ints(const std::string& name) const {
   return values;
 }
 
-std::vector<int64_t> GoldenFile::shape(const std::string& name) const { return find(name).shape; }
+std::vector<int64_t> GoldenFile::shape(const std::string& name) const {
+  return find(name).shape;
+}
 
-TestModel::TestModel(const std::string& dir, const std::string& backend_name, int64_t max_step_tokens, int threads)
+TestModel::TestModel(const std::string& dir, const std::string& backend_name,
+                     int64_t max_step_tokens, int threads)
     : pool(threads) {
   auto opened = Checkpoint::open(dir);
   LS_CHECK_MSG(opened.has_value(), "{}", opened.error().message);
@@ -83,8 +87,8 @@ TestModel::TestModel(const std::string& dir, const std::string& backend_name, in
   layout = model::KvLayout::of(checkpoint->config(), *backend, /*with_mtp=*/true);
 }
 
-engine::Scores TestModel::score(std::span<const int32_t> ids, int64_t last, int64_t chunk, bool with_mtp,
-                                model::Observer* observer) {
+engine::Scores TestModel::score(std::span<const int32_t> ids, int64_t last, int64_t chunk,
+                                bool with_mtp, model::Observer* observer) {
   const CancelToken cancel;
   auto scores = engine::score(*model, layout,
                               {.ids = ids,
@@ -98,11 +102,13 @@ engine::Scores TestModel::score(std::span<const int32_t> ids, int64_t last, int6
 }
 
 double relative_error(std::span<const float> actual, std::span<const float> expected) {
-  LS_CHECK_MSG(actual.size() == expected.size(), "{} against {} values", actual.size(), expected.size());
+  LS_CHECK_MSG(actual.size() == expected.size(), "{} against {} values", actual.size(),
+               expected.size());
   double difference = 0;
   double norm = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    if (!std::isfinite(actual[i]) || !std::isfinite(expected[i])) return std::numeric_limits<double>::infinity();
+    if (!std::isfinite(actual[i]) || !std::isfinite(expected[i]))
+      return std::numeric_limits<double>::infinity();
     const double d = static_cast<double>(actual[i]) - expected[i];
     difference += d * d;
     norm += static_cast<double>(expected[i]) * expected[i];
@@ -114,6 +120,8 @@ std::string data_path(const std::string& below_tests_data) {
   return std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/" + below_tests_data;
 }
 
-std::string nano_path() { return std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano"; }
+std::string nano_path() {
+  return std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+}
 
 }  // namespace longshore

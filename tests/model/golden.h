@@ -1,4 +1,5 @@
-// Golden outputs of transformers 5.17 (tests/data/goldens, provenance in tests/data/README.md) and the machinery to compare.
+// Golden outputs of transformers 5.17 (tests/data/goldens, provenance in tests/data/README.md) and
+// the machinery to compare.
 #pragma once
 
 #include <memory>
@@ -38,10 +39,11 @@ class GoldenFile {
 // A checkpoint with a model and its MTP layer on one backend.
 struct TestModel {
   // backend: "reference" or a name for make_cpu_backend.
-  TestModel(const std::string& dir, const std::string& backend, int64_t max_step_tokens = 512, int threads = 2);
+  TestModel(const std::string& dir, const std::string& backend, int64_t max_step_tokens = 512,
+            int threads = 2);
 
-  [[nodiscard]] engine::Scores score(std::span<const int32_t> ids, int64_t last, int64_t chunk, bool with_mtp,
-                                     model::Observer* observer = nullptr);
+  [[nodiscard]] engine::Scores score(std::span<const int32_t> ids, int64_t last, int64_t chunk,
+                                     bool with_mtp, model::Observer* observer = nullptr);
 
   ThreadPool pool;
   std::unique_ptr<Checkpoint> checkpoint;

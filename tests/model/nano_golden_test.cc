@@ -1,4 +1,5 @@
-// glm-nano, the bundled trained model, against transformers: fp32 reference and the production backends.
+// glm-nano, the bundled trained model, against transformers: fp32 reference and the production
+// backends.
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -41,7 +42,8 @@ double smallest_margin(const json& check) {
   for (const json& margin : check["margins"]) {
     if (!margin.is_null()) smallest = std::min(smallest, margin["min_gap"].get<double>());
   }
-  for (const json& gap : check["router_min_gap_per_moe_layer"]) smallest = std::min(smallest, gap.get<double>());
+  for (const json& gap : check["router_min_gap_per_moe_layer"])
+    smallest = std::min(smallest, gap.get<double>());
   return smallest;
 }
 
@@ -79,7 +81,8 @@ void expect_same_choice(const std::set<int32_t>& actual, const std::set<int32_t>
   std::vector<int32_t> differing;
   std::set_symmetric_difference(actual.begin(), actual.end(), expected.begin(), expected.end(),
                                 std::back_inserter(differing));
-  for (int32_t id : differing) EXPECT_NEAR(scores[static_cast<size_t>(id)], threshold, 1e-5) << "position " << id;
+  for (int32_t id : differing)
+    EXPECT_NEAR(scores[static_cast<size_t>(id)], threshold, 1e-5) << "position " << id;
 }
 
 // Positions whose set of experts differs.
@@ -87,7 +90,8 @@ int differing_routes(const std::vector<int32_t>& actual, const std::vector<int32
   LS_CHECK(actual.size() == expected.size());
   int differing = 0;
   for (size_t i = 0; i < actual.size(); i += 4) {
-    differing += chosen({&actual[i], &actual[i] + 4}) == chosen({&expected[i], &expected[i] + 4}) ? 0 : 1;
+    differing +=
+        chosen({&actual[i], &actual[i] + 4}) == chosen({&expected[i], &expected[i] + 4}) ? 0 : 1;
   }
   return differing;
 }
@@ -134,7 +138,8 @@ TEST_P(NanoGolden, ReferenceMatchesEveryGoldenTensor) {
     const std::string suffix = "_L" + std::to_string(layer);
     const std::vector<int32_t>& all = recorder.selected[layer];
     const std::vector<int32_t> last(all.end() - 128, all.end());
-    expect_same_choice(chosen(last), chosen(file_.ints("index_topk" + suffix)), file_.floats("index_scores" + suffix));
+    expect_same_choice(chosen(last), chosen(file_.ints("index_topk" + suffix)),
+                       file_.floats("index_scores" + suffix));
   }
   // A route may differ only where the recorded margin says that it hangs by rounding.
   const double gap = info_["check"]["router_min_gap_per_moe_layer"][1];
@@ -193,12 +198,15 @@ TEST(NanoChunks, ADecodeTailHasTheLogitsOfOnePrefillWhateverTheChunk) {
 }
 
 TEST_P(NanoGolden, ReferenceGreedyContinuationIsIdentical) {
-  const auto engine = engine::make_engine(
-      reference(), {.context_length = static_cast<int64_t>(ids_.size()) + 48, .max_running = 1, .prefill_budget = 511});
+  const auto engine =
+      engine::make_engine(reference(), {.context_length = static_cast<int64_t>(ids_.size()) + 48,
+                                        .max_running = 1,
+                                        .prefill_budget = 511});
   EXPECT_EQ(engine::run(*engine, engine::greedy(ids_, 48)).ids, file_.ints("greedy"));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, NanoGolden, testing::ValuesIn(names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, NanoGolden, testing::ValuesIn(names()),
+                         [](const auto& info) { return info.param; });
 
 // KL(expected || actual) of two rows of logits.
 double kl_divergence(std::span<const float> expected, std::span<const float> actual) {
@@ -223,7 +231,8 @@ class NanoProduction : public testing::TestWithParam<const char*> {};
 TEST_P(NanoProduction, StaysCloseToTheGoldens) {
   const std::string isa = GetParam();
   ThreadPool probe(1);
-  if (auto backend = kernels::make_cpu_backend(probe, isa); !backend) GTEST_SKIP() << backend.error().message;
+  if (auto backend = kernels::make_cpu_backend(probe, isa); !backend)
+    GTEST_SKIP() << backend.error().message;
   TestModel model(nano_path(), isa);
   int equal = 0;
   int positions = 0;
@@ -237,7 +246,8 @@ TEST_P(NanoProduction, StaysCloseToTheGoldens) {
       const std::span e = std::span(expected).subspan(row * 4096, 4096);
       const std::span a = std::span(scores.logits).subspan(row * 4096, 4096);
       kl += kl_divergence(e, a) / 8;
-      equal += std::max_element(e.begin(), e.end()) - e.begin() == std::max_element(a.begin(), a.end()) - a.begin();
+      equal += std::max_element(e.begin(), e.end()) - e.begin() ==
+               std::max_element(a.begin(), a.end()) - a.begin();
       ++positions;
     }
     const std::string name = golden["name"];
@@ -250,7 +260,8 @@ TEST_P(NanoProduction, StaysCloseToTheGoldens) {
   std::printf("%s: argmax equal at %d of %d positions\n", isa.c_str(), equal, positions);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, NanoProduction, testing::Values("generic", "avx2", "avx512", "avx512bf16", "amx"),
+INSTANTIATE_TEST_SUITE_P(All, NanoProduction,
+                         testing::Values("generic", "avx2", "avx512", "avx512bf16", "amx"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -1,4 +1,5 @@
-// An observer that keeps what the goldens hold: hidden states per layer, chosen positions, index scores, routes.
+// An observer that keeps what the goldens hold: hidden states per layer, chosen positions, index
+// scores, routes.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +41,8 @@ class Recorder : public model::Observer {
  private:
   template <typename T>
   static void append(ConstMatrixView from, std::vector<T>& to) {
-    for (int64_t r = 0; r < from.rows; ++r) to.insert(to.end(), from.row_as<T>(r), from.row_as<T>(r) + from.cols);
+    for (int64_t r = 0; r < from.rows; ++r)
+      to.insert(to.end(), from.row_as<T>(r), from.row_as<T>(r) + from.cols);
   }
 
   int64_t context_;

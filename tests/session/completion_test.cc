@@ -125,7 +125,9 @@ TEST(Completion, CancellationKeepsWhatWasGenerated) {
   ASSERT_TRUE(completion);
   EXPECT_EQ(completion->finish_reason, "cancelled");
   EXPECT_EQ(completion->ids.size(), 1U);
-  sink.on_progress = [](const Completion& so_far, const Progress&) { return so_far.text.size() < 10; };
+  sink.on_progress = [](const Completion& so_far, const Progress&) {
+    return so_far.text.size() < 10;
+  };
   EXPECT_EQ(run(goodbye(), sink).finish_reason, "cancelled");
 }
 
@@ -164,7 +166,8 @@ TEST(Completion, ReasoningIsSplitFromTheAnswer) {
 
 TEST(Completion, ReasoningTokensEndWithTheThinking) {
   const Json task = task_named("add", true);
-  const Completion whole = run(request_for({{"messages", task["messages"]}, {"enable_thinking", true}}));
+  const Completion whole =
+      run(request_for({{"messages", task["messages"]}, {"enable_thinking", true}}));
   const int32_t end = *nano().tokenizer->id_of("</think>");
   const auto at = std::find(whole.ids.begin(), whole.ids.end(), end);
   ASSERT_NE(at, whole.ids.end());

@@ -276,7 +276,8 @@ TEST(OutputParser, TakesTheJsonForm) {
   EXPECT_EQ(whole("<tool_call>f>{\"i\": 1} Done."), "f({\"i\": 1})C[Done.]");
   EXPECT_EQ(whole("<tool_call>f>{broken}</tool_call>B"), "f({})C[B]");
   EXPECT_EQ(whole("<tool_call>f>{\"i\": 1", true), "f({})");
-  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1}", false), "f({\"i\": 1})") << "whole, only its tag is cut";
+  EXPECT_EQ(whole("<tool_call>f>{\"i\": 1}", false), "f({\"i\": 1})")
+      << "whole, only its tag is cut";
   EXPECT_EQ(whole("<tool_call>f>{\"i\": </tool_call>B"), "f({})C[B]");
   EXPECT_EQ(whole("<tool_call>f><arg_key>i</arg_key><arg_value>1</arg_value></tool_call>"),
             R"(f({"i":1}))");

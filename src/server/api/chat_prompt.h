@@ -16,7 +16,7 @@ struct ChatPrompt {
       messages;  // roles system, user, assistant, tool; contents are strings; arguments are objects
   Json tools;    // OpenAI's form, or null
   Json template_variables = Json::object();  // enable_thinking and what else the template knows
-  bool add_generation_prompt = true;    // the next turn's opening ends the prompt
+  bool add_generation_prompt = true;         // the next turn's opening ends the prompt
   bool continue_final_message = false;  // the last message, an assistant's, is to be written on
 };
 
