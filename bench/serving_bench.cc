@@ -78,6 +78,31 @@ class Driver {
     return Decoding{static_cast<double>(tokens) / all, own / all};
   }
 
+  struct Gaps {
+    std::vector<double> alone;   // seconds of the steps in which `batch` sequences decode
+    std::vector<double> beside;  // and in which a prompt is read as well
+  };
+
+  // What `batch` decoding sequences wait for their tokens before and while a prompt is read.
+  Result<Gaps> beside_prompt(int64_t batch, int64_t prompt) {
+    const int64_t chunks = prompt / engine_.options().prefill_budget + 1;
+    for (int64_t i = 0; i < batch; ++i) LS_TRY_VOID(submit(ids(32), 2 * chunks + options_.tokens));
+    Gaps gaps;
+    bool submitted = false;
+    while (!engine_.idle()) {
+      if (static_cast<int64_t>(gaps.alone.size()) == options_.tokens / 2 && !submitted) {
+        LS_TRY_VOID(submit(ids(prompt), 1));
+        submitted = true;
+      }
+      const Stopwatch watch;
+      LS_TRY_VOID(step());
+      const engine::StepReport& report = engine_.last_step();
+      if (report.decode_tokens != batch) continue;
+      (report.prefill_tokens > 0 ? gaps.beside : gaps.alone).push_back(watch.seconds());
+    }
+    return gaps;
+  }
+
   Result<double> first_token(std::vector<int32_t> prompt) {
     const Stopwatch watch;
     LS_TRY_VOID(submit(std::move(prompt), 1));
@@ -142,6 +167,23 @@ Result<void> add_prefixes(Driver& driver, int64_t context_length, Report& report
   return {};
 }
 
+// The latency that a prompt's chunks add to streams that are being answered.
+Result<void> add_gaps(Driver& driver, const engine::EngineOptions& engine, Report& report) {
+  const int64_t batch = std::min<int64_t>(8, engine.max_running - 1);
+  const int64_t prompt = engine.context_length * 3 / 4;
+  if (batch < 1 || prompt <= engine.prefill_budget) return {};
+  LS_TRY(const Driver::Gaps gaps, driver.beside_prompt(batch, prompt));
+  if (gaps.alone.empty() || gaps.beside.empty()) return {};
+  const std::string streams = fmt::format("gap of {} streams", batch);
+  const std::string chunks = fmt::format("{} beside {} prompt tokens in chunks of {}", streams,
+                                         prompt, engine.prefill_budget);
+  report.rows.push_back({streams + " alone, median", median(gaps.alone) * 1e3, "ms", 0});
+  report.rows.push_back({chunks + ", median", median(gaps.beside) * 1e3, "ms", 0});
+  report.rows.push_back({chunks + ", worst",
+                         *std::max_element(gaps.beside.begin(), gaps.beside.end()) * 1e3, "ms", 0});
+  return {};
+}
+
 }  // namespace
 
 Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options,
@@ -159,6 +201,8 @@ Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOpt
   LS_TRY_VOID(add_batches(driver, options, engine.max_running, report));
   loaded.engine->clear_prefix_cache();
   LS_TRY_VOID(add_prefixes(driver, engine.context_length, report));
+  loaded.engine->clear_prefix_cache();
+  LS_TRY_VOID(add_gaps(driver, engine, report));
   return report;
 }
 

@@ -20,7 +20,8 @@ struct ServingBenchOptions {
 
 // Rows: aggregate tokens/s of decoding at batch 1 to max_running with the ratio to as many times
 // batch 1; the engine's own share of these steps; time to first token with a cached and an unknown
-// prefix of several lengths. loaded.engine is idle.
+// prefix of several lengths; the time between tokens of 8 streams alone and beside a long prompt.
+// loaded.engine is idle.
 Result<Report> serving_bench(session::LoadedModel& loaded, const ServingBenchOptions& options,
                              const CancelToken& cancel);
 

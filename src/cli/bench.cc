@@ -6,6 +6,7 @@
 #include "bench/ceilings.h"
 #include "bench/expert_bench.h"
 #include "bench/model_bench.h"
+#include "bench/policy_bench.h"
 #include "bench/report.h"
 #include "bench/serving_bench.h"
 #include "cli/commands.h"
@@ -19,6 +20,7 @@ struct Flags {
   ModelFlags model;
   bench::ModelBenchOptions bench;
   bench::ExpertBenchOptions experts;
+  bench::PolicyBenchOptions policy;
   std::string only;
   bool as_json = false;
 };
@@ -41,6 +43,16 @@ Result<void> run_experts(const Flags& flags) {
   options.prefill = flags.only != "decode";
   ThreadPool pool(flags.model.threads > 0 ? flags.model.threads : available_cpus(), /*pin=*/true);
   LS_TRY(const bench::Report report, bench::expert_bench(pool, options, interrupt_token()));
+  print(report, flags.as_json);
+  return {};
+}
+
+Result<void> run_policy(const Flags& flags) {
+  if (!flags.model.model.empty() || !flags.model.synthetic.empty()) {
+    return fail(ErrorKind::kUsage,
+                "bench policy replays routing: give no MODEL and no --synthetic");
+  }
+  LS_TRY(const bench::Report report, bench::policy_bench(flags.policy));
   print(report, flags.as_json);
   return {};
 }
@@ -71,6 +83,7 @@ Result<void> check_length(const Flags& flags, const session::LoadOptions& option
 
 Result<void> run(const Flags& flags) {
   if (flags.name == "cpu-expert") return run_experts(flags);
+  if (flags.name == "policy") return run_policy(flags);
   LS_TRY(session::LoadOptions options, flags.model.load_options());
   options.with_text = false;
   if (flags.bench.context < 1 || flags.bench.tokens < 1 || flags.bench.repeats < 1) {
@@ -97,9 +110,9 @@ Result<void> run(const Flags& flags) {
 
 Run add_bench(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  command.add_option("NAME", flags->name, "decode, prefill, serving or cpu-expert")
+  command.add_option("NAME", flags->name, "decode, prefill, serving, cpu-expert or policy")
       ->required()
-      ->check(CLI::IsMember({"decode", "prefill", "serving", "cpu-expert"}));
+      ->check(CLI::IsMember({"decode", "prefill", "serving", "cpu-expert", "policy"}));
   flags->model.add_to(command);
   command
       .add_option("--context", flags->bench.context,
@@ -120,6 +133,13 @@ Run add_bench(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--only", flags->only, "cpu-expert: decode or prefill")
       ->check(CLI::IsMember({"decode", "prefill"}));
+  command.add_option("--trace", flags->policy.trace, "policy: a file of --record-routing");
+  command
+      .add_option("--routing", flags->policy.routing,
+                  "policy: made-up routing: uniform, zipf:S or trace:FILE")
+      ->capture_default_str();
+  command.add_option("--half-life", flags->policy.half_life, "policy: steps; 0: several")
+      ->check(CLI::NonNegativeNumber);
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -1,6 +1,5 @@
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/standard_input.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
 
@@ -157,20 +157,15 @@ Result<void> Chat::ask(const std::string& line) {
   return {};
 }
 
-// A line from the terminal with editing and history, or from a pipe. Nothing at the end of the
-// input.
-std::optional<std::string> read_line(bool terminal) {
-  if (!terminal) {
-    std::string line;
-    if (!std::getline(std::cin, line)) return std::nullopt;
-    return line;
-  }
+// A line from the terminal with editing and history, or from a pipe. False at the end of the input.
+Result<bool> read_line(bool terminal, std::string& line) {
+  if (!terminal) return next_line(line);
   char* raw = readline("> ");
-  if (raw == nullptr) return std::nullopt;
-  std::string line = raw;
+  if (raw == nullptr) return false;
+  line = raw;
   if (!line.empty()) add_history(raw);
   std::free(raw);  // NOLINT: readline gives malloc'ed memory
-  return line;
+  return true;
 }
 
 Result<void> run(const Flags& flags) {
@@ -184,24 +179,24 @@ Result<void> run(const Flags& flags) {
                loaded->backend->name(), loaded->pool->size());
   }
   Chat chat(*loaded, flags);
-  while (auto line = read_line(terminal)) {
-    if (line->empty()) continue;
-    if (line->starts_with("//")) {
-      line->erase(0, 1);
-    } else if (line->front() == '/' && line->find('\n') == std::string::npos) {
-      if (!chat.command(*line)) break;
+  std::string line;
+  while (true) {
+    LS_TRY(const bool more, read_line(terminal, line));
+    if (!more) return {};
+    if (line.empty()) continue;
+    if (line.starts_with("//")) {
+      line.erase(0, 1);
+    } else if (line.front() == '/' && line.find('\n') == std::string::npos) {
+      if (!chat.command(line)) return {};
       continue;
     }
-    // A Ctrl-C that stopped the last answer must not stop this one.
-    interrupt_token().reset();
-    if (const auto done = chat.ask(*line); !done) {
+    // At a terminal, a Ctrl-C that stopped the last answer must not stop this one.
+    if (terminal) forget_interrupt();
+    if (const auto done = chat.ask(line); !done) {
       if (!terminal) return done;  // the caller reports it
       (void)report(done.error());
     }
-    if (!terminal && interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped");
   }
-  if (!terminal && interrupt_token().cancelled()) return fail(ErrorKind::kCancelled, "stopped");
-  return {};
 }
 
 }  // namespace

@@ -1,30 +1,37 @@
 #include "cli/options.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <limits>
 #include <random>
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "cli/progress.h"
+#include "cli/standard_input.h"
 
 namespace longshore::cli {
 namespace {
 
 CancelToken g_interrupt;
 
+// Readable from the first interrupt on: whoever waits for something else waits for this too.
+int g_interrupt_descriptor = -1;
+
 void on_signal(int signal) {
   if (g_interrupt.cancelled()) _exit(128 + signal);
   g_interrupt.cancel();
+  const int fault = errno;
+  const uint64_t one = 1;
+  (void)!write(g_interrupt_descriptor, &one, sizeof one);
+  errno = fault;
 }
-
-constexpr int64_t kMaxInputBytes = int64_t{256} << 20;
 
 Result<std::string> read_all(std::istream& stream, const std::string& name) {
   std::string text;
@@ -114,6 +121,7 @@ void SamplingFlags::add_to(CLI::App& command) {
 engine::SamplingParams SamplingFlags::merge(const engine::SamplingParams& defaults) const {
   engine::SamplingParams params = defaults;
   params.temperature = temperature.value_or(defaults.temperature);
+  params.logit_bias = logit_bias;
   params.top_p = top_p.value_or(defaults.top_p);
   params.top_k = top_k.value_or(defaults.top_k);
   params.min_p = min_p.value_or(defaults.min_p);
@@ -145,7 +153,19 @@ CancelToken& interrupt_token() {
   return g_interrupt;
 }
 
+int interrupt_descriptor() {
+  return g_interrupt_descriptor;
+}
+
+void forget_interrupt() {
+  uint64_t count = 0;
+  (void)!read(g_interrupt_descriptor, &count, sizeof count);
+  g_interrupt.reset();
+}
+
 void install_interrupt_handler() {
+  g_interrupt_descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  LS_CHECK(g_interrupt_descriptor >= 0);
   struct sigaction action = {};
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);
@@ -160,36 +180,13 @@ int report(const Error& error) {
 }
 
 Result<std::string> read_input(const std::string& path) {
-  if (path == "-") {
-    LS_TRY(std::string text, read_all(std::cin, "standard input"));
-    if (g_interrupt.cancelled())
-      return fail(ErrorKind::kCancelled, "stopped while reading standard input");
-    return text;
-  }
+  if (path == "-") return read_standard_input();
   std::ifstream stream(path, std::ios::binary);
   std::error_code ignored;
   if (!stream || std::filesystem::is_directory(path, ignored)) {
     return fail(ErrorKind::kUsage, "{}: cannot read it: check the path", path);
   }
   return read_all(stream, path);
-}
-
-Result<bool> next_line(std::string& line) {
-  line.clear();
-  std::streambuf& input = *std::cin.rdbuf();
-  constexpr int kEnd = std::streambuf::traits_type::eof();
-  int c = input.sbumpc();
-  const bool read = c != kEnd;
-  for (; c != kEnd && c != '\n'; c = input.sbumpc()) {
-    if (static_cast<int64_t>(line.size()) == kMaxInputBytes) {
-      return fail(ErrorKind::kUsage, "standard input: a line of more than {} MiB: split it",
-                  kMaxInputBytes >> 20);
-    }
-    line.push_back(static_cast<char>(c));
-  }
-  if (g_interrupt.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
-  if (!std::cout) return fail(ErrorKind::kIo, "standard output: cannot write it");
-  return read;
 }
 
 std::optional<int32_t> token_id(const nlohmann::json& value) {

@@ -6,6 +6,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -41,6 +43,7 @@ struct SamplingFlags {
   std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;
   int64_t max_tokens = -1;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // no flag: a line of --file gives it
 
   void add_to(CLI::App& command);
   // A seed that was not given is drawn from the system.
@@ -53,17 +56,21 @@ Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& o
 
 // The token that Ctrl-C and SIGTERM set. A second Ctrl-C ends the process at once.
 [[nodiscard]] CancelToken& interrupt_token();
+// Readable by poll() while the token is set. A wait for anything that leaves it out can miss the
+// interrupt.
+[[nodiscard]] int interrupt_descriptor();
+// For the next piece of work of an interactive command.
+void forget_interrupt();
 void install_interrupt_handler();
 
 // Prints "longshore: message" to stderr and gives the exit code.
 [[nodiscard]] int report(const Error& error);
 
+// Of one file, or one line of standard input.
+constexpr int64_t kMaxInputBytes = int64_t{256} << 20;
+
 // A whole file, or standard input for "-", of at most 256 MiB. kUsage, kCancelled.
 Result<std::string> read_input(const std::string& path);
-
-// The next line of standard input, of at most 256 MiB, into `line`; false at its end. kUsage,
-// kCancelled when Ctrl-C came meanwhile, kIo.
-Result<bool> next_line(std::string& line);
 
 // An integer that fits a token id; nothing else.
 [[nodiscard]] std::optional<int32_t> token_id(const nlohmann::json& value);

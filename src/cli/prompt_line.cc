@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string_view>
 
 namespace longshore::cli {
@@ -20,15 +22,45 @@ constexpr std::array<std::string_view, 9> kPromptKeys = {"prompt",
                                                          "chat_template_kwargs",
                                                          "kwargs",
                                                          "id"};
-constexpr std::array<std::string_view, 3> kReals = {"temperature", "top_p", "min_p"};
+struct Real {
+  std::string_view key;
+  std::optional<float> SamplingFlags::*member;
+};
+constexpr std::array<Real, 6> kReals = {{{"temperature", &SamplingFlags::temperature},
+                                         {"top_p", &SamplingFlags::top_p},
+                                         {"min_p", &SamplingFlags::min_p},
+                                         {"repetition_penalty", &SamplingFlags::repetition_penalty},
+                                         {"presence_penalty", &SamplingFlags::presence_penalty},
+                                         {"frequency_penalty", &SamplingFlags::frequency_penalty}}};
 constexpr std::array<std::string_view, 2> kWholes = {"max_tokens", "top_k"};
 
 bool among(const auto& names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+const Real* real(std::string_view key) {
+  const auto* found = std::find_if(kReals.begin(), kReals.end(),
+                                   [key](const Real& each) { return each.key == key; });
+  return found == kReals.end() ? nullptr : found;
+}
+
 bool is_override(std::string_view key) {
-  return among(kReals, key) || among(kWholes, key) || key == "seed" || key == "stop";
+  return real(key) != nullptr || among(kWholes, key) || key == "logit_bias" || key == "seed" ||
+         key == "stop";
+}
+
+std::optional<int32_t> token_of(const std::string& key) {
+  int32_t id = 0;
+  const auto [end, fault] = std::from_chars(key.data(), key.data() + key.size(), id);
+  if (fault != std::errc() || end != key.data() + key.size()) return std::nullopt;
+  return id;
+}
+
+bool is_logit_bias(const Json& value) {
+  return value.is_object() &&
+         std::all_of(value.items().begin(), value.items().end(), [](const auto& item) {
+           return token_of(item.key()).has_value() && item.value().is_number();
+         });
 }
 
 bool fits_int32(const Json& value) {
@@ -40,8 +72,9 @@ bool fits_int32(const Json& value) {
 
 // What an override is not, or empty.
 std::string_view fault(std::string_view key, const Json& value) {
-  if (among(kReals, key)) return value.is_number() ? "" : "a number";
+  if (real(key) != nullptr) return value.is_number() ? "" : "a number";
   if (among(kWholes, key)) return fits_int32(value) ? "" : "a whole number";
+  if (key == "logit_bias") return is_logit_bias(value) ? "" : "an object of token ids and numbers";
   if (key == "seed") return value.is_number_unsigned() ? "" : "a whole number of at least 0";
   const auto is_stop = [](const Json& text) {
     return text.is_string() && !text.get_ref<const std::string&>().empty();
@@ -72,12 +105,12 @@ LineOptions line_options(const Json& line, const SamplingFlags& sampling,
                          const std::vector<std::string>& stop) {
   LineOptions options{Json::object(), sampling, stop};
   for (const auto& [key, value] : line.items()) {
-    if (key == "temperature") {
-      options.sampling.temperature = value.get<float>();
-    } else if (key == "top_p") {
-      options.sampling.top_p = value.get<float>();
-    } else if (key == "min_p") {
-      options.sampling.min_p = value.get<float>();
+    if (const Real* found = real(key); found != nullptr) {
+      options.sampling.*found->member = value.get<float>();
+    } else if (key == "logit_bias") {
+      for (const auto& [id, bias] : value.items()) {
+        options.sampling.logit_bias.emplace_back(*token_of(id), bias.get<float>());
+      }
     } else if (key == "top_k") {
       options.sampling.top_k = value.get<int32_t>();
     } else if (key == "max_tokens") {

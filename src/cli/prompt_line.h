@@ -12,7 +12,8 @@ namespace longshore::cli {
 
 // Keys: prompt, or messages with tools, documents, enable_thinking, clear_thinking,
 // chat_template_kwargs; id, which is ignored; and max_tokens, temperature, top_p, top_k, min_p,
-// seed, stop, which go before the flags. kUsage names the key.
+// repetition_penalty, presence_penalty, frequency_penalty, logit_bias, seed, stop, which go before
+// the flags. kUsage names the key.
 [[nodiscard]] Result<void> check_line(const text::Json& line);
 
 struct LineOptions {

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/standard_input.h"
 #include "session/chat_request.h"
 #include "text/chat_template.h"
 

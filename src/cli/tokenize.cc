@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/standard_input.h"
 #include "text/tokenizer.h"
 
 namespace longshore::cli {

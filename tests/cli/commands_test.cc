@@ -95,18 +95,24 @@ TEST(Generate, LinesMayDecideForThemselves) {
   const std::string file = R"({"prompt": "Hello", "max_tokens": 2, "id": 7}
 {"prompt": "Hello", "temperature": 100, "seed": 3, "top_k": 1}
 {"messages": [{"role": "user", "content": "Goodbye!"}], "enable_thinking": false, "stop": "nice", "top_p": 0.9}
+{"prompt": "Hello", "max_tokens": 3, "logit_bias": {"9": 100}}
+{"prompt": "Hello", "max_tokens": 3, "logit_bias": {"9": 30}, "presence_penalty": 2, "frequency_penalty": 2, "repetition_penalty": 100}
 )";
   const Finished run = longshore(
       {"generate", kNano, "--file", "-", "--json", "--temperature", "0", "--max-tokens", "9"},
       file);
   ASSERT_EQ(run.exit_code, 0) << run.err;
   const auto lines = lines_of(run.out);
-  ASSERT_EQ(lines.size(), 3U);
+  ASSERT_EQ(lines.size(), 5U);
   EXPECT_EQ(ordered_json::parse(lines[0])["ids"].size(), 2U);
   EXPECT_EQ(ordered_json::parse(lines[1])["ids"].size(), 9U);
   EXPECT_EQ(ordered_json::parse(lines[1])["ids"][1], ordered_json::parse(lines[0])["ids"][1])
       << "top_k 1 is greedy at every temperature";
   EXPECT_EQ(ordered_json::parse(lines[2])["text"], "Goodbye! Have a ");
+  EXPECT_EQ(ordered_json::parse(lines[3])["ids"], ordered_json::parse("[9, 9, 9]"));
+  const ordered_json penalised = ordered_json::parse(lines[4])["ids"];
+  EXPECT_EQ(penalised[0], 9);
+  EXPECT_NE(penalised[1], 9) << "the repetition penalty";
 }
 
 TEST(Generate, AStopStringDoesNotSwallowTheModel) {

@@ -118,6 +118,9 @@ TEST(Usage, KeysOfAPromptLineAreRefusedByName) {
       {R"("max_tokens": 1.5)", "line 2: max_tokens is not a whole number"},
       {R"("top_k": 4294967296)", "line 2: top_k"},
       {R"("seed": -1)", "line 2: seed"},
+      {R"("logit_bias": {"x": 1})", "line 2: logit_bias"},
+      {R"("logit_bias": {"4096": 1})", "line 2: logit_bias"},
+      {R"("presence_penalty": 3)", "line 2: presence_penalty"},
       {R"("stop": [""])", "line 2: stop"},
       {R"("top_p": 0)", "line 2: top_p is 0"}};
   for (const auto& [key, named] : cases) {
@@ -394,8 +397,13 @@ TEST(Interrupt, EndsALongGenerationWith130AndOneLine) {
 }
 
 TEST(Interrupt, EndsACommandThatWaitsForInput) {
-  for (const std::string command : {"tokenize", "render", "chat"}) {
-    expect_refusal(longshore({command, kNano}, "", 400), 130, "stopped");
+  // Early enough to come before the wait for input, late enough to come within it.
+  for (const int ms : {0, 1, 20, 400}) {
+    for (const std::string command : {"tokenize", "render", "chat"}) {
+      // chat may be reading the model yet.
+      const Finished run = longshore({command, kNano}, "", ms);
+      expect_refusal(run, 130, run.err.find("stopped") != std::string::npos ? "" : "cancelled");
+    }
   }
 }
 

@@ -35,10 +35,22 @@ void wait_for_handler(pid_t child) {
   }
 }
 
+bool has_ended(pid_t child) {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+         info.si_pid != 0;
+}
+
+// Until the child has said so, or has ended and never will.
+void wait_for_text(pid_t child, const std::string& path, const std::string& text) {
+  while (read_file(path).find(text) == std::string::npos && !has_ended(child))
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
 }  // namespace
 
 Finished longshore(const std::vector<std::string>& arguments, const std::string& input,
-                   int interrupt_ms, const std::string& output) {
+                   int interrupt_ms, const std::string& output, const std::string& until) {
   const TemporaryDirectory dir;
   write_file(dir.file("in"), input);
   write_file(dir.file("out"), "");
@@ -67,6 +79,7 @@ Finished longshore(const std::vector<std::string>& arguments, const std::string&
   posix_spawn_file_actions_destroy(&actions);
   if (interrupt_ms >= 0) {
     wait_for_handler(child);
+    if (!until.empty()) wait_for_text(child, dir.file("out"), until);
     std::this_thread::sleep_for(std::chrono::milliseconds(interrupt_ms));
     kill(child, SIGINT);
   }

@@ -16,10 +16,11 @@ struct Finished {
 
 // arguments: without the program's name. input: all of standard input.
 // interrupt_ms: unless negative, SIGINT after that time and standard input stays open until then.
+// until: the interrupt comes that long after standard output holds this text.
 // output: a file that receives standard output instead; `out` stays empty.
 [[nodiscard]] Finished longshore(const std::vector<std::string>& arguments,
                                  const std::string& input = "", int interrupt_ms = -1,
-                                 const std::string& output = "");
+                                 const std::string& output = "", const std::string& until = "");
 
 [[nodiscard]] std::vector<std::string> lines_of(const std::string& text);
 [[nodiscard]] std::string read_file(const std::string& path);

@@ -16,7 +16,7 @@ using testing::HasSubstr;
 const std::string kNano = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
 
 TEST(Serve, GreetsWithAnAddressAndACurlLineAndEndsCleanlyOnInterrupt) {
-  const Finished finished = longshore({"serve", kNano, "--port", "0"}, "", 1500);
+  const Finished finished = longshore({"serve", kNano, "--port", "0"}, "", 0, "", "curl ");
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_THAT(finished.out, HasSubstr("longshore serves glm-nano on http://127.0.0.1:"));
   EXPECT_THAT(finished.out, HasSubstr("\ncurl http://127.0.0.1:"));
@@ -47,7 +47,7 @@ TEST(Serve, TakesTheFlagsOfOtherServersScripts) {
                                        "secret",
                                        "--log-level",
                                        "off"},
-                                      "", 1500);
+                                      "", 0, "", "curl ");
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_THAT(finished.out, HasSubstr("longshore serves glm-5.1 on http://localhost:"));
   EXPECT_THAT(finished.out, HasSubstr("$LONGSHORE_API_KEY"));

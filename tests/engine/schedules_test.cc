@@ -1,8 +1,9 @@
 // Random schedules on a tiny model in fp32: whatever arrives together, is chunked, found in the
-// cache, preempted or cancelled, every request that is not cancelled gets the tokens that it gets
-// alone, and no page is lost.
+// cache, preempted, cancelled, stopped by its listener or late, every request gets the tokens that
+// it gets alone, all of them or as many as came until it was ended, and no page is lost.
 //
 // LONGSHORE_SCHEDULES sets how many schedules run; each has its own seed, which a failure names.
+#include <chrono>
 #include <cstdlib>
 #include <random>
 
@@ -43,15 +44,22 @@ const Library& library() {
         request.sampling.temperature = 0.8F;
         request.sampling.seed = i;
       }
+      request.cache_salt = random() % 2;
       all.requests.push_back(std::move(request));
     }
-    for (const GenerationRequest& request : all.requests) {
+    for (GenerationRequest& request : all.requests) {
       const auto engine = make_engine(reference(), {.context_length = kContext,
                                                     .max_running = 1,
                                                     .prefill_budget = 128,
                                                     .pages = 4,
                                                     .prefix_cache = false});
-      all.expected.push_back(run(*engine, request).ids);
+      std::vector<int32_t> ids = run(*engine, request).ids;
+      if (random() % 6 == 0) {
+        // An end somewhere in the middle.
+        request.stop_ids = {ids[random() % ids.size()]};
+        ids = run(*engine, request).ids;
+      }
+      all.expected.push_back(std::move(ids));
     }
     return all;
   }();
@@ -62,8 +70,45 @@ struct Active {
   size_t which = 0;
   RequestId id = 0;
   bool cancelled = false;
+  size_t most = SIZE_MAX;  // the listener wants no more tokens
   Generated generated;
 };
+
+// The request, and sometimes a reason to end before its time.
+Result<RequestId> submit(Engine& engine, Active& active, std::mt19937& random) {
+  GenerationRequest request = library().requests[active.which];
+  if (random() % 30 == 0) {
+    request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(random() % 3);
+  }
+  if (random() % 20 == 0) active.most = 1 + random() % 40;
+  Listener listener = record(active.generated);
+  listener.on_token = [&active, next = std::move(listener.on_token)](const Sampled& sampled) {
+    return next(sampled) && active.generated.ids.size() < active.most;
+  };
+  return engine.submit(std::move(request), std::move(listener));
+}
+
+// What the way it ended lets the test expect of its tokens.
+void check_output(const Active& each, uint32_t seed) {
+  ASSERT_EQ(each.generated.finishes, 1) << "seed " << seed;
+  std::vector<int32_t> expected = library().expected[each.which];
+  const std::vector<int32_t>& ids = each.generated.ids;
+  switch (each.generated.result.reason) {
+    case FinishReason::kCancelled:
+      ASSERT_TRUE(each.cancelled) << "seed " << seed;
+      [[fallthrough]];
+    case FinishReason::kDeadline:
+      ASSERT_LE(ids.size(), expected.size()) << "seed " << seed;
+      expected.resize(ids.size());
+      break;
+    case FinishReason::kCallback:
+      expected.resize(std::min(expected.size(), each.most));
+      break;
+    default:
+      break;
+  }
+  ASSERT_EQ(ids, expected) << "seed " << seed << ", request " << each.which;
+}
 
 void run_schedule(uint32_t seed, EngineCounters& totals) {
   std::mt19937 random(seed);
@@ -71,7 +116,7 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
   const EngineOptions options{.context_length = kContext,
                               .max_running = 1 + below(8),
                               .prefill_budget = 1 + below(128),
-                              .pages = 4 + below(5),
+                              .pages = 4 + below(3),
                               .prefix_cache = below(4) != 0};
   const auto engine = make_engine(reference(), options);
   std::vector<std::unique_ptr<Active>> active;
@@ -80,7 +125,7 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
     while (to_come > 0 && below(3) == 0) {
       auto next = std::make_unique<Active>();
       next->which = static_cast<size_t>(below(kRequests));
-      const auto id = engine->submit(library().requests[next->which], record(next->generated));
+      const auto id = submit(*engine, *next, random);
       ASSERT_TRUE(id) << id.error().message;
       next->id = *id;
       active.push_back(std::move(next));
@@ -94,18 +139,7 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
     engine->step();
     engine->check_conservation();
   }
-  for (const auto& each : active) {
-    ASSERT_EQ(each->generated.finishes, 1) << "seed " << seed;
-    const std::vector<int32_t>& expected = library().expected[each->which];
-    const std::vector<int32_t>& ids = each->generated.ids;
-    if (each->cancelled) {
-      ASSERT_TRUE(ids.size() <= expected.size() &&
-                  std::equal(ids.begin(), ids.end(), expected.begin()))
-          << "seed " << seed;
-    } else {
-      ASSERT_EQ(ids, expected) << "seed " << seed << ", request " << each->which;
-    }
-  }
+  for (const auto& each : active) check_output(*each, seed);
   totals.preemptions += engine->counters().preemptions;
   totals.prefix_hits += engine->counters().prefix_hits;
   totals.cancelled += engine->counters().cancelled;

@@ -132,6 +132,14 @@ TEST(Tokenizer, TellsAboutTokens) {
   }
 }
 
+TEST(Tokenizer, KnowsItsLongestToken) {
+  int64_t longest = 0;
+  for (int32_t id = 0; id < 4096; ++id)
+    longest = std::max(longest, static_cast<int64_t>(nano().bytes(id).size()));
+  EXPECT_EQ(nano().max_token_bytes(), longest);
+  EXPECT_GT(longest, 4);
+}
+
 TEST(Tokenizer, DecodesUnknownIdsToNothing) {
   const std::vector<int32_t> ids = {-5, 64, 4096, 65, INT32_MAX};
   EXPECT_EQ(nano().decode(ids), "ab");

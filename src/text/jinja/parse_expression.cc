@@ -39,7 +39,9 @@ ExprPtr Parser::make(Op op, int line) const {
 
 Result<ExprPtr> Parser::finish(ExprPtr node) {
   node->depth = tree_depth(*node);
-  if (node->depth > kMaxTreeDepth) return error(node->line, "the expression is nested too deeply");
+  if (node->depth > kMaxTreeDepth)
+    return error(node->line,
+                 "the expression is nested too deeply: set its parts to variables first");
   return node;
 }
 
@@ -52,7 +54,9 @@ Result<ExprPtr> Parser::binary(Op op, int line, ExprPtr left, ExprPtr right) {
 
 Result<ExprPtr> Parser::expression(bool conditional) {
   const Nesting nesting(*this);
-  if (nesting_ > kMaxNesting) return error(current().line, "the expression is nested too deeply");
+  if (nesting_ > kMaxNesting)
+    return error(current().line,
+                 "the expression is nested too deeply: set its parts to variables first");
   return conditional ? conditional_expression() : or_expression();
 }
 
@@ -99,7 +103,9 @@ Result<ExprPtr> Parser::and_expression() {
 Result<ExprPtr> Parser::not_expression() {
   if (!is_name("not")) return comparison();
   const Nesting nesting(*this);
-  if (nesting_ > kMaxNesting) return error(current().line, "the expression is nested too deeply");
+  if (nesting_ > kMaxNesting)
+    return error(current().line,
+                 "the expression is nested too deeply: set its parts to variables first");
   ExprPtr node = make(Op::kNot, current().line);
   advance();
   LS_TRY(ExprPtr operand, not_expression());
@@ -187,7 +193,9 @@ Result<ExprPtr> Parser::power() {
 
 Result<ExprPtr> Parser::unary(bool with_filter) {
   const Nesting nesting(*this);
-  if (nesting_ > kMaxNesting) return error(current().line, "the expression is nested too deeply");
+  if (nesting_ > kMaxNesting)
+    return error(current().line,
+                 "the expression is nested too deeply: set its parts to variables first");
   ExprPtr node;
   if (is_operator("-") || is_operator("+")) {
     node = make(is_operator("-") ? Op::kNegate : Op::kPlus, current().line);

@@ -187,7 +187,8 @@ Result<std::unique_ptr<Stmt>> Parser::loop_control(StmtKind kind, int line) {
 
 Result<Target> Parser::target_part(bool with_namespace) {
   const Nesting nesting(*this);
-  if (nesting_ > 150) return error(current().line, "targets are nested too deeply");
+  if (nesting_ > 150)
+    return error(current().line, "targets are nested too deeply: unpack them in steps");
   Target out;
   out.line = current().line;
   if (skip_operator("(")) {

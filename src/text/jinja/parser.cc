@@ -113,7 +113,8 @@ Result<void> Parser::print_or_data(Block& out) {
 Result<Block> Parser::block(const std::vector<std::string_view>& ends) {
   const Nesting nesting(*this);
   const int line = current().line;
-  if (nesting_ > kMaxStatementNesting) return error(line, "statements are nested too deeply");
+  if (nesting_ > kMaxStatementNesting)
+    return error(line, "statements are nested too deeply: move the inner ones into a macro");
   Block out;
   while (current().type != TokenType::kEnd) {
     if (current().type != TokenType::kBlockBegin) {
