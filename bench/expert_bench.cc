@@ -75,6 +75,7 @@ struct Batch {
     p.top_k = top_k;
     p.experts = bank.views().data();
     p.num_experts = bank.size();
+    p.shape = kernels::shape_of(bank.views()[0]);
     p.y = {reinterpret_cast<std::byte*>(y.data()), DType::kF32, tokens, ExpertBank::kHidden,
            ExpertBank::kHidden};
     return p;

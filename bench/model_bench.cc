@@ -1,88 +1,26 @@
 #include "bench/model_bench.h"
 
 #include <algorithm>
-#include <numeric>
-#include <random>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
 #include "bench/ceilings.h"
-#include "engine/kv_pool.h"
+#include "bench/sequence.h"
 #include "model/cost.h"
 
 namespace longshore::bench {
 namespace {
 
-// One sequence of random ids that grows by steps of any length.
-class Sequence {
- public:
-  static Result<Sequence> create(session::LoadedModel& loaded, int64_t length, uint64_t seed) {
-    const GlmConfig& config = loaded.checkpoint->config();
-    if (length > config.max_positions) {
-      return fail(ErrorKind::kUsage, "{} tokens, and the model has {} positions", length,
-                  config.max_positions);
-    }
-    LS_TRY(engine::KvPool pool, engine::KvPool::create(loaded.layout, engine::pages_for(length)));
-    Sequence sequence(loaded, std::move(pool));
-    LS_CHECK(sequence.pool_.grow(sequence.pages_, engine::pages_for(length)));
-    std::mt19937_64 random(seed);
-    for (int64_t i = 0; i < length; ++i) {
-      sequence.ids_.push_back(
-          static_cast<int32_t>(random() % static_cast<uint64_t>(config.vocab_size)));
-    }
-    sequence.positions_.resize(sequence.ids_.size());
-    std::iota(sequence.positions_.begin(), sequence.positions_.end(), 0);
-    sequence.sequence_of_.resize(sequence.ids_.size(), 0);
-    sequence.logits_.resize(static_cast<size_t>(config.vocab_size));
-    return sequence;
-  }
-
-  void step(int64_t tokens) {
-    const int32_t last = static_cast<int32_t>(tokens - 1);
-    model::StepInput input;
-    input.ids = ids_.data() + done_;
-    input.batch = {.tokens = tokens,
-                   .sequences = 1,
-                   .positions = positions_.data() + done_,
-                   .sequence_of = sequence_of_.data(),
-                   .page_table = pages_.data(),
-                   .page_table_width = static_cast<int64_t>(pages_.size())};
-    input.logit_rows = std::span(&last, 1);
-    input.caches = pool_.caches();
-    const auto vocab = static_cast<int64_t>(logits_.size());
-    model::StepOutput output;
-    output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, 1, vocab, vocab};
-    LS_CHECK(loaded_->model->forward(input, output));
-    done_ += tokens;
-  }
-
-  // False when cancelled.
-  bool advance_to(int64_t length, const CancelToken& cancel) {
-    while (done_ < length) {
-      if (cancel.cancelled()) return false;
-      step(std::min(loaded_->engine->options().prefill_budget, length - done_));
-    }
-    return true;
-  }
-
- private:
-  Sequence(session::LoadedModel& loaded, engine::KvPool pool)
-      : loaded_(&loaded), pool_(std::move(pool)) {}
-
-  session::LoadedModel* loaded_;
-  engine::KvPool pool_;
-  std::vector<int32_t> pages_, ids_, positions_, sequence_of_;
-  std::vector<float> logits_;
-  int64_t done_ = 0;
-};
-
 Report new_report(const char* name, const session::LoadedModel& loaded, const Ceilings& ceilings) {
   Report report;
   report.bench = fmt::format("{} {}", name, loaded.checkpoint->where());
   report.machine = fmt::format("{}, {}", machine_name(loaded.pool->size()), loaded.backend->name());
-  report.ceilings = {{fmt::format("DRAM read GB/s, {}-bit loads", load_bits()), ceilings.dram_gbs},
-                     {"fp32 FMA GFLOP/s", ceilings.fma_gflops}};
+  if (loaded.backend->memory().host()) {
+    report.ceilings = {
+        {fmt::format("DRAM read GB/s, {}-bit loads", load_bits()), ceilings.dram_gbs},
+        {"fp32 FMA GFLOP/s", ceilings.fma_gflops}};
+  }
   return report;
 }
 
@@ -111,6 +49,18 @@ double full_token_bytes(const session::LoadedModel& loaded) {
   return static_cast<double>(rest + kDenseLayers * dense + kMoeLayers * moe);
 }
 
+// The host's ceilings bound the host alone.
+Ceilings bounds(const session::LoadedModel& loaded, const Ceilings& measured) {
+  return loaded.backend->memory().host() ? measured : Ceilings{};
+}
+
+// Weight bytes of one token's routed experts: they are distinct.
+int64_t expert_bytes_of_token(const session::LoadedModel& loaded) {
+  const GlmConfig& config = loaded.checkpoint->config();
+  return (config.num_layers - config.first_k_dense) * config.experts_per_token *
+         loaded.model->experts().expert_bytes();
+}
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -119,26 +69,24 @@ double median(std::vector<double> values) {
 }  // namespace
 
 Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
-                            const Ceilings& ceilings, const CancelToken& cancel) {
+                            const Ceilings& measured, const CancelToken& cancel) {
+  const Ceilings ceilings = bounds(loaded, measured);
   LS_TRY(Sequence sequence,
          Sequence::create(loaded, options.context + kDecodeWarmUp + options.tokens, options.seed));
-  if (!sequence.advance_to(options.context, cancel))
-    return fail(ErrorKind::kCancelled, "stopped while filling the context");
-  for (int64_t i = 0; i < kDecodeWarmUp; ++i) sequence.step(1);
-  const int64_t expert_bytes = loaded.model->experts().counters().bytes_read;
+  LS_TRY_VOID(sequence.advance_to(options.context, loaded.engine->options().prefill_budget, cancel,
+                                  "while filling the context"));
+  for (int64_t i = 0; i < kDecodeWarmUp; ++i) LS_TRY_VOID(sequence.step(1));
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.tokens; ++i) {
     if (cancel.cancelled())
       return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", i, options.tokens);
     const Stopwatch watch;
-    sequence.step(1);
+    LS_TRY_VOID(sequence.step(1));
     seconds.push_back(watch.seconds());
   }
   const double middle = median(seconds);
-  const double experts =
-      static_cast<double>(loaded.model->experts().counters().bytes_read - expert_bytes) /
-      static_cast<double>(options.tokens);
-  const double bytes = static_cast<double>(model::step_bytes(loaded.model->weights())) + experts;
+  const double bytes = static_cast<double>(model::step_bytes(loaded.model->weights()) +
+                                           expert_bytes_of_token(loaded));
   Report report = new_report("decode", loaded, ceilings);
   const std::string at = fmt::format("context {}, batch 1", options.context);
   report.rows.push_back({at, 1 / middle, "tokens/s", ceilings.dram_gbs * 1e9 / bytes});
@@ -157,16 +105,16 @@ Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOption
 }
 
 Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
-                             const Ceilings& ceilings, const CancelToken& cancel) {
+                             const Ceilings& measured, const CancelToken& cancel) {
+  const Ceilings ceilings = bounds(loaded, measured);
   std::vector<double> seconds;
   for (int repeat = 0; repeat <= options.repeats; ++repeat) {
     LS_TRY(Sequence sequence,
            Sequence::create(loaded, options.context, options.seed + static_cast<uint64_t>(repeat)));
     const Stopwatch watch;
-    if (!sequence.advance_to(options.context, cancel)) {
-      return fail(ErrorKind::kCancelled, "stopped in prompt {} of {}", repeat + 1,
-                  options.repeats + 1);
-    }
+    LS_TRY_VOID(
+        sequence.advance_to(options.context, loaded.engine->options().prefill_budget, cancel,
+                            fmt::format("in prompt {} of {}", repeat + 1, options.repeats + 1)));
     if (repeat > 0) seconds.push_back(watch.seconds());  // the first warms up
   }
   double flops = 0;

@@ -21,6 +21,7 @@ struct ModelBenchOptions {
 // decode: tokens between the context and the measured ones, which warm up.
 constexpr int64_t kDecodeWarmUp = 4;
 
+// Of the host. What runs on a device is reported without a bound.
 struct Ceilings {
   double dram_gbs = 0;
   double fma_gflops = 0;

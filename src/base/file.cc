@@ -159,6 +159,42 @@ Result<void> Mapping::populate(int64_t offset, int64_t count) const {
   return {};
 }
 
+Result<Mapping> Mapping::room() const {
+  LS_CHECK(is_file());
+  // Whole blocks: the last one is read past the file's end.
+  return anonymous((bytes_ + kDirectBytes - 1) / kDirectBytes * kDirectBytes);
+}
+
+Result<void> Mapping::read_into(Mapping& room, int64_t offset, int64_t count) const {
+  LS_CHECK(is_file() && offset >= 0 && count >= 0 && offset <= bytes_ - count);
+  LS_CHECK(offset % kDirectBytes == 0 && room.bytes_ >= bytes_);
+  if (count == 0) return {};
+  // A descriptor of its own: the flag belongs to the descriptor, and other threads read too.
+  const std::string self = fmt::format("/proc/self/fd/{}", descriptor_);
+  const Descriptor direct(open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+  std::byte* to = room.writable() + offset;
+  const int64_t whole = (count + kDirectBytes - 1) / kDirectBytes * kDirectBytes;
+  int64_t done = 0;
+  while (direct.get() >= 0 && done < count) {
+    const ssize_t got =
+        pread(direct.get(), to + done, static_cast<size_t>(whole - done), offset + done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0 || got % kDirectBytes != 0) {
+      done = got > 0 ? std::min(count, done + got) : done;
+      break;
+    }
+    done += got;
+  }
+  done = std::min(done, count);
+  // No direct reads here, or a file whose end is in sight: the ordinary way.
+  if (done < count &&
+      !read_exactly(descriptor_, reinterpret_cast<char*>(to + done), count - done, offset + done)) {
+    return fail(ErrorKind::kIo, "cannot read bytes {} to {}: {}", offset, offset + count,
+                reason(errno));
+  }
+  return {};
+}
+
 Result<std::string> read_file(const std::string& path, int64_t max_bytes, ErrorKind kind) {
   int fd = -1;
   auto size = open_regular(path, kind, fd);

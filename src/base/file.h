@@ -33,6 +33,14 @@ class Mapping {
   [[nodiscard]] int64_t bytes() const { return bytes_; }
   [[nodiscard]] bool is_file() const { return descriptor_ >= 0; }
 
+  // Memory of its own for a file's content, to be filled by read_into(). kMemory.
+  [[nodiscard]] Result<Mapping> room() const;
+  // [offset, offset + count) of the file -> the same place of room's memory, past the page cache
+  // where the file system allows that: what is read once must not push out what is in use. kIo,
+  // without the path. Any thread, for pieces that begin at a multiple of kDirectBytes.
+  static constexpr int64_t kDirectBytes = 4096;
+  [[nodiscard]] Result<void> read_into(Mapping& room, int64_t offset, int64_t count) const;
+
   // Brings [offset, offset + count) of a file into memory, waiting for the disk. A page that cannot
   // be read is an error (kIo, without the path) here, where touching it would raise SIGBUS.
   // Anonymous memory: nothing to do.

@@ -13,8 +13,10 @@ namespace {
 
 constexpr int kTeamBits = 13;
 constexpr uint64_t kTeamMask = (1U << kTeamBits) - 1;
-constexpr int kSpins = 2000;                                // pauses: some tens of microseconds
-constexpr auto kPatience = std::chrono::microseconds(500);  // of yielding before a worker parks
+constexpr int kSpins = 2000;  // pauses: some tens of microseconds
+// Of yielding before a worker parks. Longer than what a device computes between two layers'
+// experts: waking a parked worker takes tens of microseconds, one after the other.
+constexpr auto kPatience = std::chrono::milliseconds(3);
 
 void relax() {
   __builtin_ia32_pause();

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <utility>
 
+#include "base/memory.h"
 #include "checkpoint/bulk.h"
 #include "checkpoint/impl.h"
 #include "checkpoint/json.h"
@@ -65,6 +67,16 @@ Result<void> Checkpoint::Impl::finish() {
     total_bytes += tensor.bytes;
   }
   return {};
+}
+
+void Checkpoint::Impl::move_tensors(size_t mapping, Mapping memory) {
+  const std::byte* begin = mappings[mapping].data();
+  const std::byte* end = begin + mappings[mapping].bytes();
+  for (TensorInfo& tensor : tensors) {
+    if (!std::less<>()(tensor.data, begin) && std::less<>()(tensor.data, end))
+      tensor.data = memory.data() + (tensor.data - begin);
+  }
+  mappings[mapping] = std::move(memory);
 }
 
 const TensorInfo* Checkpoint::Impl::find(std::string_view name) const {
@@ -196,6 +208,49 @@ Result<void> Checkpoint::prefault(int threads, const LoadProgress& progress,
                           return fail(ErrorKind::kIo, "{}: {}; check the disk",
                                       impl_->mapping_names[piece.range], result.error().message);
                         });
+}
+
+Result<void> Checkpoint::read_into_memory(int threads, const LoadProgress& progress,
+                                          const CancelToken& cancel) {
+  std::vector<int64_t> sizes;
+  int64_t all = 0;
+  for (const Mapping& mapping : impl_->mappings) {
+    sizes.push_back(mapping.is_file() ? mapping.bytes() : 0);
+    all += sizes.back();
+  }
+  if (all > available_memory()) {
+    return fail(ErrorKind::kMemory,
+                "{} has {:.1f} GB of weights and {:.1f} GB of host memory are free", where(),
+                static_cast<double>(all) / 1e9, static_cast<double>(available_memory()) / 1e9);
+  }
+  std::vector<Mapping> rooms(sizes.size());
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) continue;
+    LS_TRY(rooms[i], impl_->mappings[i].room());
+  }
+  LS_TRY_VOID(
+      for_each_piece(cut(sizes, kPrefaultPiece), threads, progress, cancel, "reading the model",
+                     [&](const Piece& piece) -> Result<void> {
+                       const Mapping& file = impl_->mappings[piece.range];
+                       auto result = file.read_into(rooms[piece.range], piece.begin, piece.bytes);
+                       if (result) return {};
+                       return fail(ErrorKind::kIo, "{}: {}; check the disk",
+                                   impl_->mapping_names[piece.range], result.error().message);
+                     }));
+  impl_->aligned.clear();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] > 0) impl_->move_tensors(i, std::move(rooms[i]));
+  }
+  return {};
+}
+
+std::vector<std::span<const std::byte>> Checkpoint::memory() const {
+  std::vector<std::span<const std::byte>> ranges;
+  for (const Mapping& mapping : impl_->mappings) {
+    if (mapping.bytes() > 0)
+      ranges.emplace_back(mapping.data(), static_cast<size_t>(mapping.bytes()));
+  }
+  return ranges;
 }
 
 std::vector<std::string> Checkpoint::check_layout(std::vector<std::string>* unused) const {

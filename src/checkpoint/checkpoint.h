@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -85,6 +86,15 @@ class Checkpoint {
   // Reads all mapped bytes once so that serving does not wait for the disk. kCancelled when
   // cancelled, kIo when a page cannot be read.
   Result<void> prefault(int threads, const LoadProgress& progress, const CancelToken& cancel) const;
+
+  // Reads all files into memory of the process's own, in huge pages where the system grants them:
+  // what a device can lock and the CPU reads fastest. Views that were given out before are void.
+  // Generated weights are there already. kMemory with the numbers, before anything is read;
+  // kCancelled, kIo.
+  Result<void> read_into_memory(int threads, const LoadProgress& progress,
+                                const CancelToken& cancel);
+  // The memory that all tensors lie in, one range a file.
+  [[nodiscard]] std::vector<std::span<const std::byte>> memory() const;
 
   // Everything `inspect` verifies: each tensor that the config demands is there with its shape and
   // a supported dtype, scales fit and are finite, no tensor holds NaN or infinity; tensors that

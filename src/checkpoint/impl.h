@@ -31,6 +31,8 @@ struct Checkpoint::Impl {
   // Sorts the tensors and fills the index and the sum. Two tensors of one name are an error
   // (kModel).
   Result<void> finish();
+  // A file's tensors now lie in `memory`, which holds its content.
+  void move_tensors(size_t mapping, Mapping memory);
   [[nodiscard]] const TensorInfo* find(std::string_view name) const;
   // The scales' numbers at an address that suits them.
   [[nodiscard]] const float* scales_of(const TensorInfo& tensor) const;

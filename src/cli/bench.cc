@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -5,7 +6,9 @@
 
 #include "bench/ceilings.h"
 #include "bench/expert_bench.h"
+#include "bench/grammar_bench.h"
 #include "bench/model_bench.h"
+#include "bench/offload_bench.h"
 #include "bench/policy_bench.h"
 #include "bench/report.h"
 #include "bench/serving_bench.h"
@@ -21,6 +24,8 @@ struct Flags {
   bench::ModelBenchOptions bench;
   bench::ExpertBenchOptions experts;
   bench::PolicyBenchOptions policy;
+  bench::OffloadBenchOptions offload;
+  bench::GrammarBenchOptions grammar;
   std::string only;
   bool as_json = false;
 };
@@ -47,12 +52,40 @@ Result<void> run_experts(const Flags& flags) {
   return {};
 }
 
+Result<void> run_offload(const Flags& flags, session::LoadOptions options) {
+  bench::OffloadBenchOptions chosen = flags.offload;
+  chosen.context = flags.bench.context;
+  chosen.decode = flags.only != "prefill";
+  chosen.prefill = flags.only != "decode";
+  // The bench makes its own models of every budget; this one says what the machine can do.
+  options.gpu_expert_gib = 0;
+  options.chunk = chosen.prefill && !chosen.chunks.empty()
+                      ? *std::max_element(chosen.chunks.begin(), chosen.chunks.end())
+                      : 64;
+  options.context_length = std::max<int64_t>(3 * options.chunk, 4096);
+  options.max_running = 16;
+  LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
+  LS_TRY(const bench::Report report, bench::offload_bench(*loaded, chosen, interrupt_token()));
+  print(report, flags.as_json);
+  return {};
+}
+
 Result<void> run_policy(const Flags& flags) {
   if (!flags.model.model.empty() || !flags.model.synthetic.empty()) {
     return fail(ErrorKind::kUsage,
                 "bench policy replays routing: give no MODEL and no --synthetic");
   }
   LS_TRY(const bench::Report report, bench::policy_bench(flags.policy));
+  print(report, flags.as_json);
+  return {};
+}
+
+Result<void> run_grammar(const Flags& flags) {
+  if (!flags.model.model.empty() || !flags.model.synthetic.empty()) {
+    return fail(ErrorKind::kUsage,
+                "bench grammar makes its own vocabulary: give no MODEL and no --synthetic");
+  }
+  LS_TRY(const bench::Report report, bench::grammar_bench(flags.grammar, interrupt_token()));
   print(report, flags.as_json);
   return {};
 }
@@ -84,6 +117,7 @@ Result<void> check_length(const Flags& flags, const session::LoadOptions& option
 Result<void> run(const Flags& flags) {
   if (flags.name == "cpu-expert") return run_experts(flags);
   if (flags.name == "policy") return run_policy(flags);
+  if (flags.name == "grammar") return run_grammar(flags);
   LS_TRY(session::LoadOptions options, flags.model.load_options());
   options.with_text = false;
   if (flags.bench.context < 1 || flags.bench.tokens < 1 || flags.bench.repeats < 1) {
@@ -91,8 +125,9 @@ Result<void> run(const Flags& flags) {
   }
   LS_TRY_VOID(check_length(flags, options));
   if (flags.name == "serving") return run_serving(flags, options);
+  if (flags.name == "offload") return run_offload(flags, options);
   bench::Ceilings ceilings;
-  {
+  if (options.device == "cpu" || options.device == "auto") {
     // Before loading, while the memory is free for it.
     ThreadPool pool(options.threads > 0 ? options.threads : available_cpus(), /*pin=*/true);
     LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool, interrupt_token()));
@@ -110,9 +145,12 @@ Result<void> run(const Flags& flags) {
 
 Run add_bench(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
-  command.add_option("NAME", flags->name, "decode, prefill, serving, cpu-expert or policy")
+  command
+      .add_option("NAME", flags->name,
+                  "decode, prefill, serving, offload, cpu-expert, policy or grammar")
       ->required()
-      ->check(CLI::IsMember({"decode", "prefill", "serving", "cpu-expert", "policy"}));
+      ->check(CLI::IsMember(
+          {"decode", "prefill", "serving", "offload", "cpu-expert", "policy", "grammar"}));
   flags->model.add_to(command);
   command
       .add_option("--context", flags->bench.context,
@@ -131,7 +169,7 @@ Run add_bench(CLI::App& command) {
                   "cpu-expert: experts of the bank; 0: 256, or what fits")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command.add_option("--only", flags->only, "cpu-expert: decode or prefill")
+  command.add_option("--only", flags->only, "cpu-expert, offload: decode or prefill")
       ->check(CLI::IsMember({"decode", "prefill"}));
   command.add_option("--trace", flags->policy.trace, "policy: a file of --record-routing");
   command
@@ -140,6 +178,31 @@ Run add_bench(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--half-life", flags->policy.half_life, "policy: steps; 0: several")
       ->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--routings", flags->offload.routing,
+                  "offload: made-up routings, or model: the router's own")
+      ->delimiter(',');
+  command
+      .add_option("--budgets", flags->offload.budgets,
+                  "offload: shares of all experts that have slots")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 0.999));
+  command.add_option("--batches", flags->offload.batches, "offload: tokens of a step")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64));
+  command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
+      ->delimiter(',')
+      ->check(CLI::Range(65, 32768));
+  command
+      .add_option("--device-gbs", flags->offload.device_gbs,
+                  "offload: the device's memory bandwidth for the bound, GB/s")
+      ->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--vocabulary", flags->grammar.vocabulary, "grammar: tokens of the vocabulary")
+      ->check(CLI::Range(4096, 1 << 20))
+      ->capture_default_str();
+  command.add_option("--dump", flags->grammar.dump,
+                     "grammar: write vocabulary, schemas and tokens there, for other programs");
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

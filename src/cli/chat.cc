@@ -193,7 +193,8 @@ Result<void> run(const Flags& flags) {
     // At a terminal, a Ctrl-C that stopped the last answer must not stop this one.
     if (terminal) forget_interrupt();
     if (const auto done = chat.ask(line); !done) {
-      if (!terminal) return done;  // the caller reports it
+      // The caller reports it. A device's fault does not go away.
+      if (!terminal || done.error().kind == ErrorKind::kDevice) return done;
       (void)report(done.error());
     }
   }

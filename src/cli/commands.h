@@ -14,6 +14,7 @@ using Run = std::function<int()>;
 Run add_serve(CLI::App& command);
 Run add_chat(CLI::App& command);
 Run add_generate(CLI::App& command);
+Run add_plan(CLI::App& command);
 Run add_inspect(CLI::App& command);
 Run add_eval(CLI::App& command);
 Run add_logits(CLI::App& command);

@@ -26,6 +26,8 @@ struct Flags {
   std::string file;
   std::string output;
   std::vector<std::string> stop;
+  std::string schema;
+  std::string grammar;
   bool as_json = false;
   bool ignore_eos = false;
   std::optional<int32_t> logprobs;
@@ -70,8 +72,41 @@ Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
   return prompts;
 }
 
+// --schema and --grammar, read once.
+Result<text::OutputFormat> read_format(const Flags& flags) {
+  text::OutputFormat format;
+  if (!flags.schema.empty() && !flags.grammar.empty())
+    return fail(ErrorKind::kUsage, "--schema and --grammar: give one");
+  if (!flags.schema.empty()) {
+    LS_TRY(const std::string text, read_input(flags.schema));
+    Json schema = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (schema.is_discarded()) return fail(ErrorKind::kUsage, "{}: not JSON", flags.schema);
+    format.schema = std::move(schema);
+  }
+  if (!flags.grammar.empty()) {
+    LS_TRY(format.gbnf, read_input(flags.grammar));
+  }
+  return format;
+}
+
+Result<void> constrain(const session::LoadedModel& loaded, const Flags& flags,
+                       text::OutputFormat format, bool starts_in_reasoning,
+                       session::CompletionRequest& request) {
+  if (!format.constrains()) return {};
+  format.starts_in_reasoning = starts_in_reasoning;
+  auto made = loaded.constraints->compile(format);
+  if (!made) {
+    return fail(ErrorKind::kUsage, "{}: {}", flags.schema.empty() ? flags.grammar : flags.schema,
+                made.error().message);
+  }
+  request.generation.constraint = std::move(*made);
+  return {};
+}
+
 Result<session::CompletionRequest> make_request(const session::LoadedModel& loaded,
-                                                const Flags& flags, const Json& prompt) {
+                                                const Flags& flags,
+                                                const text::OutputFormat& format,
+                                                const Json& prompt) {
   session::CompletionRequest request;
   const LineOptions line = line_options(prompt, flags.sampling, flags.stop);
   request.stop = line.stop;
@@ -82,11 +117,13 @@ Result<session::CompletionRequest> make_request(const session::LoadedModel& load
   if (prompt.contains("prompt")) {
     LS_TRY(request.generation.prompt,
            loaded.tokenizer->encode(prompt["prompt"].get<std::string>()));
+    LS_TRY_VOID(constrain(loaded, flags, format, /*starts_in_reasoning=*/false, request));
     return request;
   }
   LS_TRY(const Json variables, session::template_variables(line.request));
   LS_TRY(const session::RenderedPrompt rendered, session::render_chat(loaded, variables));
   request.generation.prompt = rendered.ids;
+  LS_TRY_VOID(constrain(loaded, flags, format, rendered.starts_in_reasoning, request));
   return request;
 }
 
@@ -142,6 +179,7 @@ Result<void> check_logprobs(const Flags& flags) {
 Result<void> run(const Flags& flags) {
   LS_TRY_VOID(check_logprobs(flags));
   LS_TRY(const std::vector<Prompt> prompts, read_prompts(flags));
+  LS_TRY(const text::OutputFormat format, read_format(flags));
   LS_TRY(const session::LoadOptions options, flags.model.load_options());
   if (!options.synthetic.empty()) {
     return fail(
@@ -154,7 +192,7 @@ Result<void> run(const Flags& flags) {
   std::vector<session::Job> jobs;
   std::vector<std::vector<int32_t>> prompt_ids;
   for (const Prompt& prompt : prompts) {
-    auto request = make_request(*loaded, flags, prompt.request);
+    auto request = make_request(*loaded, flags, format, prompt.request);
     Result<void> valid =
         request ? session::prepare(*loaded, *request) : tl::unexpected<Error>(request.error());
     if (valid) valid = loaded->engine->validate(request->generation);
@@ -233,6 +271,9 @@ Run add_generate(CLI::App& command) {
                      "write there instead of to standard output, once all is done");
   command.add_option("--stop", flags->stop, "stop string; may be given several times")
       ->allow_extra_args(false);
+  command.add_option("--schema", flags->schema,
+                     "a file with the JSON Schema that every answer must satisfy");
+  command.add_option("--grammar", flags->grammar, "a file with the grammar (GBNF) of every answer");
   command.add_option("--logprobs", flags->logprobs,
                      "with --json: the N highest logprobs of every token, 0 to 20");
   command.add_flag("--ignore-eos", flags->ignore_eos, "go on past stop tokens");

@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
       {"serve", "OpenAI and Anthropic APIs over HTTP, metrics", add_serve},
       {"chat", "talk in the terminal", add_chat},
       {"generate", "complete a prompt, or a file of prompts", add_generate},
+      {"plan", "where the bytes would go and how fast it could be, before loading", add_plan},
       {"inspect", "config, tensors, sizes; verifies the checkpoint", add_inspect},
       {"eval", "exact-match accuracy per task", add_eval},
       {"logits", "logits of given token ids, as safetensors", add_logits},

@@ -55,8 +55,37 @@ void ModelFlags::add_to(CLI::App& command) {
       .add_option("--precision", precision,
                   "arithmetic: reference (fp32) or production (bf16 activations)")
       ->capture_default_str();
-  command.add_option("--device", device, "cpu or auto; this build has no CUDA backend")
+  command
+      .add_option("--device", device,
+                  "cpu, cuda, cuda:N, or auto: cuda where it can be opened, else cpu")
       ->capture_default_str();
+  command
+      .add_option("--gpu-expert-gib", gpu_expert_gib,
+                  "device memory for routed experts: auto, or GiB; what does not fit stays in host "
+                  "memory")
+      ->capture_default_str();
+  command
+      .add_option("--offload-group-size", offload_group.group_size,
+                  "whole layers of experts stream: layers of a group; -1: off")
+      ->capture_default_str();
+  command
+      .add_option("--offload-num-in-group", offload_group.num_in_group,
+                  "offloaded layers of each group, its last ones")
+      ->capture_default_str();
+  command
+      .add_option("--offload-prefetch-step", offload_group.prefetch_step,
+                  "offloaded layers that are on the device at a time")
+      ->capture_default_str();
+  command
+      .add_option("--moe-activations", moe_activations,
+                  "bf16, or fp8: experts with many tokens on a device that holds them all")
+      ->capture_default_str();
+  command.add_option("--moe-config-folder", moe_config_folder,
+                     "tuned tiles of the device's experts, files named as SGLang's and vLLM's");
+  command.add_option("--offload-mode", offload_mode, "cpu: pinned host memory")
+      ->capture_default_str();
+  command.add_option("--record-routing", record_routing,
+                     "write the experts that every step chose to this file, for bench policy");
   command
       .add_option("--cpu-isa", cpu_isa, "auto, or one of amx, avx512bf16, avx512, avx2, generic")
       ->capture_default_str();
@@ -74,10 +103,7 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   if (model.empty() == synthetic.empty()) {
     return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
   }
-  if (device != "cpu" && device != "auto") {
-    return fail(ErrorKind::kUsage, "--device {}: this build has no such backend; use cpu or auto",
-                device);
-  }
+  LS_TRY_VOID(session::cuda_ordinal(device));
   if (threads < 0 || threads > 1024)
     return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", threads);
   if (chunk < 1 || chunk > 65536)
@@ -90,6 +116,31 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   }
   options.model = model;
   options.synthetic = synthetic;
+  options.device = device;
+  if (gpu_expert_gib != "auto") {
+    double gib = 0;
+    const auto [end, fault] =
+        std::from_chars(gpu_expert_gib.data(), gpu_expert_gib.data() + gpu_expert_gib.size(), gib);
+    if (fault != std::errc() || end != gpu_expert_gib.data() + gpu_expert_gib.size() ||
+        !(gib >= 0 && gib <= 1e6)) {
+      return fail(ErrorKind::kUsage, "--gpu-expert-gib {}: use auto or a number of GiB from 0",
+                  gpu_expert_gib);
+    }
+    options.gpu_expert_gib = gib;
+  }
+  options.record_routing = record_routing;
+  if (offload_mode != "cpu") {
+    return fail(ErrorKind::kUsage,
+                "--offload-mode {}: only cpu (pinned host memory) is there; meta, shm_cpu and "
+                "sharded_gpu are not",
+                offload_mode);
+  }
+  if (moe_activations != "bf16" && moe_activations != "fp8")
+    return fail(ErrorKind::kUsage, "--moe-activations {}: use bf16 or fp8", moe_activations);
+  options.moe_w8a8 = moe_activations == "fp8";
+  options.moe_config_folder = moe_config_folder;
+  LS_TRY_VOID(offload_group.validate());
+  options.offload_group = offload_group;
   options.cpu_isa = cpu_isa;
   options.threads = threads;
   options.context_length = context_length;
@@ -138,6 +189,10 @@ Result<std::unique_ptr<session::LoadedModel>> load(const session::LoadOptions& o
       options, [&](int64_t done, int64_t total) { bar.update(done, total); }, interrupt_token());
   bar.finish();
   if (!loaded) return loaded;
+  if (const std::string& choice = (*loaded)->device_choice; !choice.empty())
+    std::fprintf(stderr, "longshore: --device auto: %s\n", choice.c_str());
+  for (const std::string& note : (*loaded)->notes)
+    std::fprintf(stderr, "longshore: warning: %s\n", note.c_str());
   for (const std::string& key : (*loaded)->checkpoint->config().unknown_keys) {
     std::fprintf(stderr,
                  "longshore: warning: %s/config.json: the key %s is not known and not used\n",

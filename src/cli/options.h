@@ -25,7 +25,13 @@ struct ModelFlags {
   std::string model;
   std::string synthetic;
   std::string precision = "production";
-  std::string device = "auto";
+  std::string device = "cpu";
+  std::string gpu_expert_gib = "auto";
+  std::string record_routing;
+  offload::GroupOptions offload_group;
+  std::string offload_mode = "cpu";
+  std::string moe_activations = "bf16";
+  std::string moe_config_folder;
   std::string cpu_isa = "auto";
   int threads = 0;
   int64_t context_length = 0;

@@ -171,8 +171,10 @@ Result<void> run(const Flags& flags) {
   log(LogLevel::kInfo, "serving {} on {}: {}, {} threads", options.app.api.served_model,
       server->address(), loaded->backend->name(), loaded->pool->size());
   // The handler only sets a flag; a second signal ends the process there.
-  while (!interrupt_token().cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  while (!interrupt_token().cancelled() && !server->counters().fault)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   const engine::EngineCounters counters = server->counters();
+  if (counters.fault) log(LogLevel::kError, "the device failed: {}", counters.fault->message);
   log(LogLevel::kInfo, "stopping: {} requests run, {} wait; up to {} s for them", counters.running,
       counters.queued, options.drain);
   const bool finished = server->stop();
@@ -181,8 +183,10 @@ Result<void> run(const Flags& flags) {
     // Their workers use the server and the model, so neither may go; the process can.
     log(LogLevel::kError, "{} requests are still being read: the process ends without them", left);
     std::fflush(nullptr);
-    std::_Exit(report(Error{ErrorKind::kCancelled, "stopped with requests unfinished"}));
+    std::_Exit(report(
+        counters.fault.value_or(Error{ErrorKind::kCancelled, "stopped with requests unfinished"})));
   }
+  if (counters.fault) return tl::unexpected<Error>(*counters.fault);
   if (!finished)
     return fail(ErrorKind::kCancelled, "stopped with requests unfinished: see --drain-seconds");
   return {};

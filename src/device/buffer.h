@@ -1,7 +1,7 @@
-// Memory that tensors live in. Today host memory only; a CUDA device adds its own allocator behind
-// the same type.
+// Memory that tensors live in.
 //
-// Ownership: a Buffer owns its bytes and frees them when destroyed; it moves, it does not copy.
+// Ownership: a Buffer owns its bytes and frees them when destroyed; it moves, it does not copy. The
+// Memory that it came from outlives it.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,17 @@
 
 #include "base/error.h"
 #include "base/tensor.h"
+#include "device/memory.h"
 
 namespace longshore::device {
 
 class Buffer {
  public:
   Buffer() = default;
-  // 64-byte aligned, contents undefined (in debug builds poisoned with NaN patterns). Pages are
-  // touched on first use. Error kMemory names `what` and the size.
+  // Contents undefined (host memory in debug builds: NaN patterns). Host pages are touched on first
+  // use. Error kMemory names `what` and the size.
+  static Result<Buffer> allocate(Memory& memory, int64_t bytes, const char* what);
+  // In host memory.
   static Result<Buffer> allocate(int64_t bytes, const char* what);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
@@ -28,6 +31,7 @@ class Buffer {
   [[nodiscard]] int64_t bytes() const { return bytes_; }
 
  private:
+  Memory* memory_ = nullptr;
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
 };

@@ -1,9 +1,9 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
-#include "base/memory.h"
 
 namespace longshore::engine {
 namespace {
@@ -17,11 +17,20 @@ bool contains(const std::vector<int32_t>& ids, int32_t id) {
 }
 
 // One context at least; more while every running request has not its own and a quarter of the
-// memory is not used up.
+// host's memory, or four fifths of what a device has left, is not used up.
 int64_t default_pages(const EngineOptions& options, const model::KvLayout& layout) {
   const int64_t context = pages_for(options.context_length);
-  const int64_t affordable = available_memory() / 4 / layout.page_bytes();
+  const int64_t available = layout.memory->available();
+  const int64_t budget = layout.memory->host() ? available / 4 : available / 5 * 4;
+  const int64_t affordable = budget / layout.page_bytes();
   return std::clamp(affordable, context, context * options.max_running);
+}
+
+Error not_finite(const Sequence& sequence) {
+  return {ErrorKind::kModel,
+          fmt::format("the model gave logits that are not finite after {} tokens: a weight is "
+                      "broken (see `longshore inspect`) or the arithmetic overflowed",
+                      sequence.ids.size())};
 }
 
 }  // namespace
@@ -40,9 +49,14 @@ Engine::Engine(model::Model& model, ThreadPool& threads, const EngineOptions& op
 Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model::KvLayout& layout,
                                                ThreadPool& threads, const EngineOptions& asked) {
   LS_CHECK(asked.context_length >= 1 && asked.max_running >= 1 && asked.prefill_budget >= 1);
-  LS_CHECK_MSG(asked.prefill_budget + asked.max_running <= model.max_step_tokens(),
+  const model::StepLimits& limits = model.limits();
+  LS_CHECK_MSG(asked.prefill_budget + asked.max_running <= limits.tokens,
                "a step of {} + {} tokens and room for {}", asked.prefill_budget, asked.max_running,
-               model.max_step_tokens());
+               limits.tokens);
+  LS_CHECK_MSG(asked.max_running <= limits.sequences, "a step of {} sequences and room for {}",
+               asked.max_running, limits.sequences);
+  LS_CHECK_MSG(limits.context == 0 || asked.context_length <= limits.context,
+               "a context of {} and room for {}", asked.context_length, limits.context);
   EngineOptions options = asked;
   if (options.pages == 0) options.pages = default_pages(options, layout);
   if (options.pages < pages_for(options.context_length)) {
@@ -96,6 +110,7 @@ Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, Q
   const int64_t room = options_.context_length - sequence->stats.prompt_tokens;
   const int64_t wanted = sequence->request.max_tokens;
   sequence->output_limit = wanted < 0 ? room : std::min(wanted, room);
+  sequence->constrain(model_->config().vocab_size);
   scheduler_.add(*sequence);
   sequences_.emplace(id, std::move(sequence));
   counters_.queued = scheduler_.waiting();
@@ -107,24 +122,41 @@ void Engine::cancel(RequestId id) {
   if (found != sequences_.end()) found->second->cancelled = true;
 }
 
-void Engine::finish(Sequence& sequence, FinishReason reason) {
+namespace {
+
+Error fault_of(const Sequence& sequence) {
+  if (sequence.allowed_known) {
+    return Error{ErrorKind::kUsage,
+                 fmt::format("the constraint on the output allows no token after {} tokens: no "
+                             "text of this vocabulary can go on here",
+                             sequence.stats.output_tokens)};
+  }
+  return not_finite(sequence);
+}
+
+}  // namespace
+
+void Engine::finish(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
   const auto now = Sequence::Clock::now();
   if (!sequence.started) sequence.stats.queue_seconds = seconds_between(sequence.submitted, now);
   if (sequence.stats.output_tokens > 0)
     sequence.stats.decode_seconds = seconds_between(sequence.first_token, now);
   scheduler_.remove(sequence, reason != FinishReason::kFault);
-  GenerationResult result{reason, sequence.stats, {}};
-  if (reason == FinishReason::kFault) {
-    result.error =
-        Error{ErrorKind::kModel,
-              fmt::format("the model gave logits that are not finite after {} tokens: a weight is "
-                          "broken (see `longshore inspect`) or the arithmetic overflowed",
-                          sequence.ids.size())};
-  }
+  const GenerationResult result{reason, sequence.stats, std::move(error)};
   ++counters_.finished;
   if (reason == FinishReason::kCancelled) ++counters_.cancelled;
   const auto node = sequences_.extract(sequence.id);
   if (node.mapped()->listener.on_finish) node.mapped()->listener.on_finish(result);
+}
+
+// What a device holds after a fault is worthless, and CUDA's faults do not go away: who waits would
+// meet it too.
+void Engine::fail_all() {
+  std::vector<Sequence*> all;
+  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->id < b->id; });
+  for (Sequence* sequence : all) finish(*sequence, FinishReason::kFault, counters_.fault);
+  prefixes_.clear();
 }
 
 void Engine::end_early() {
@@ -164,7 +196,13 @@ bool Engine::forward(const StepPlan& plan) {
   logits_.resize(static_cast<size_t>(rows * vocab));
   model::StepOutput output;
   output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, rows, vocab, vocab};
-  if (!model_->forward(input, output)) return false;
+  if (const Result<void> passed = model_->forward(input, output); !passed) {
+    if (passed.error().kind == ErrorKind::kCancelled) return false;
+    counters_.fault = passed.error();
+    masks_.wait();  // the masks in the making are of sequences that go now
+    fail_all();
+    return false;
+  }
   for (const StepPlan::Item& item : plan.items) {
     item.sequence->computed += item.tokens;
     // Of those that sample, the logits are looked at first.
@@ -183,22 +221,68 @@ void Engine::sample(const StepPlan& plan) {
     if (item.samples) samplers_.push_back(item.sequence);
   }
   const auto rows = static_cast<int64_t>(samplers_.size());
-  const auto vocab = static_cast<size_t>(model_->config().vocab_size);
   sampled_.assign(static_cast<size_t>(rows), {});
-  faulty_.assign(static_cast<size_t>(rows), 0);
+  faulty_.assign(static_cast<size_t>(rows), Fault::kNone);
   threads_->parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const auto i = static_cast<size_t>(row);
-      Sequence& sequence = *samplers_[i];
-      const std::span<float> logits(logits_.data() + i * vocab, vocab);
-      faulty_[i] = all_finite(logits) ? 0 : 1;
-      if (faulty_[i] != 0) continue;
-      const bool banned = !sequence.request.ignore_stop_ids &&
-                          sequence.stats.output_tokens < sequence.request.min_tokens;
-      sampled_[i] = sequence.sampler.sample(
-          logits, banned ? std::span<const int32_t>(sequence.request.stop_ids)
-                         : std::span<const int32_t>());
-      sequence.sampler.accept(sampled_[i].id);
+    for (int64_t row = begin; row < end; ++row) sample_row(static_cast<size_t>(row));
+  });
+}
+
+namespace {
+
+bool none(std::span<const uint64_t> allowed) {
+  return std::all_of(allowed.begin(), allowed.end(), [](uint64_t word) { return word == 0; });
+}
+
+// True where other ids than the banned ones are allowed.
+bool may_ban(const Sequence& sequence) {
+  if (!sequence.constraint) return true;
+  std::vector<uint64_t> left = sequence.allowed;
+  for (const int32_t id : sequence.request.stop_ids)
+    left[static_cast<size_t>(id) / 64] &= ~(uint64_t{1} << (static_cast<uint32_t>(id) % 64));
+  return !none(left);
+}
+
+}  // namespace
+
+void Engine::sample_row(size_t row) {
+  Sequence& sequence = *samplers_[row];
+  const auto vocab = static_cast<size_t>(model_->config().vocab_size);
+  const std::span<float> logits(logits_.data() + row * vocab, vocab);
+  if (!all_finite(logits)) {
+    faulty_[row] = Fault::kLogits;
+    sequence.allowed_known = false;
+    return;
+  }
+  if (sequence.constraint && none(sequence.allowed)) {
+    faulty_[row] = Fault::kDeadEnd;
+    return;
+  }
+  const bool banned = !sequence.request.ignore_stop_ids &&
+                      sequence.stats.output_tokens < sequence.request.min_tokens &&
+                      may_ban(sequence);
+  sampled_[row] = sequence.sampler.sample(
+      logits,
+      banned ? std::span<const int32_t>(sequence.request.stop_ids) : std::span<const int32_t>(),
+      sequence.allowed);
+  sequence.sampler.accept(sampled_[row].id);
+  if (!sequence.constraint) return;
+  sequence.constraint->accept(sampled_[row].id);
+  sequence.allowed_known = false;
+}
+
+// A step that is interrupted leaves its masks for the next one.
+void Engine::start_masks(const StepPlan& plan) {
+  std::vector<Sequence*> waiting;
+  for (const StepPlan::Item& item : plan.items) {
+    if (item.samples && item.sequence->constraint && !item.sequence->allowed_known)
+      waiting.push_back(item.sequence);
+  }
+  if (waiting.empty()) return;
+  masks_.start([waiting = std::move(waiting)] {
+    for (Sequence* sequence : waiting) {
+      sequence->constraint->fill(sequence->allowed);
+      sequence->allowed_known = true;
     }
   });
 }
@@ -206,8 +290,8 @@ void Engine::sample(const StepPlan& plan) {
 void Engine::deliver() {
   for (size_t i = 0; i < samplers_.size(); ++i) {
     Sequence& sequence = *samplers_[i];
-    if (faulty_[i] != 0) {
-      finish(sequence, FinishReason::kFault);
+    if (faulty_[i] != Fault::kNone) {
+      finish(sequence, FinishReason::kFault, fault_of(sequence));
       continue;
     }
     const Sampled& sampled = sampled_[i];
@@ -236,6 +320,7 @@ bool Engine::step() {
   report_ = {};
   Stopwatch watch;
   end_early();
+  if (counters_.fault) fail_all();
   report_.deliver_seconds = watch.lap();
   const StepPlan plan = scheduler_.plan();
   bool done = false;
@@ -243,8 +328,11 @@ bool Engine::step() {
     start_admitted(plan);
     batch_.build(plan);
     report_.plan_seconds = watch.lap();
+    start_masks(plan);
     done = forward(plan);
     report_.forward_seconds = watch.lap();
+    masks_.wait();
+    report_.mask_seconds = watch.lap();
   }
   if (done) {
     sample(plan);

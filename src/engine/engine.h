@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "base/threads.h"
 #include "engine/batch.h"
 #include "engine/kv_pool.h"
+#include "engine/mask_worker.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -50,6 +52,7 @@ struct StepReport {
   int64_t prefix_hits = 0;     // of these, found
   double plan_seconds = 0;     // scheduling and batch building
   double forward_seconds = 0;
+  double mask_seconds = 0;  // of waiting for masks after the forward pass
   double sample_seconds = 0;
   double deliver_seconds = 0;  // listeners, release of what finished
 };
@@ -73,6 +76,8 @@ struct EngineCounters {
   double forward_seconds = 0;
   double sample_seconds = 0;
   double deliver_seconds = 0;
+  // The device's first fault. It is for good: every request ends with it.
+  std::optional<Error> fault;
 };
 
 class Engine {
@@ -114,12 +119,16 @@ class Engine {
   // Ends what was cancelled, is past its deadline or wants no tokens.
   void end_early();
   void start_admitted(const StepPlan& plan);
-  // False: interrupted, nothing has changed.
+  // False: interrupted, nothing has changed; or a fault, all sequences have ended.
   bool forward(const StepPlan& plan);
+  // Ends every sequence with counters_.fault.
+  void fail_all();
   void publish(Sequence& sequence);
   void sample(const StepPlan& plan);
   void deliver();
-  void finish(Sequence& sequence, FinishReason reason);
+  void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
+  void start_masks(const StepPlan& plan);
+  void sample_row(size_t row);
   void count_step();
 
   model::Model* model_;
@@ -135,7 +144,9 @@ class Engine {
   std::vector<float> logits_;        // [rows of the step, vocab]
   std::vector<Sequence*> samplers_;  // [rows]
   std::vector<Sampled> sampled_;     // [rows]
-  std::vector<uint8_t> faulty_;      // [rows of the step] logits with NaN or infinity
+  enum class Fault : uint8_t { kNone, kLogits, kDeadEnd };
+  std::vector<Fault> faulty_;  // [rows of the step] logits with NaN or infinity; nothing allowed
+  MaskWorker masks_;
   StepReport report_;
   EngineCounters counters_;
 };

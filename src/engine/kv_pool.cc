@@ -10,9 +10,10 @@ Result<KvPool> KvPool::create(const model::KvLayout& layout, int64_t pages) {
   for (int64_t layer = 0; layer < layout.layers(); ++layer) {
     const bool indexed = layout.has_index[static_cast<size_t>(layer)];
     LS_TRY(device::Buffer latent,
-           device::Buffer::allocate(pages * layout.latent_page_bytes(), "latent cache"));
+           device::Buffer::allocate(*layout.memory, pages * layout.latent_page_bytes(),
+                                    "latent cache"));
     LS_TRY(device::Buffer index,
-           device::Buffer::allocate(indexed ? pages * layout.index_page_bytes() : 0,
+           device::Buffer::allocate(*layout.memory, indexed ? pages * layout.index_page_bytes() : 0,
                                     "index key cache"));
     model::LayerCache cache;
     cache.latent = {latent.data(), layout.latent_dtype, layout.latent_width};

@@ -1,8 +1,8 @@
 // The cache pages of all sequences: one pool, latents and index keys of a page allocated and freed
 // together.
 //
-// Ownership: the pool owns the memory; whoever took a page gives it back once. Threading: one
-// thread.
+// Ownership: the pool owns its part of the layout's memory; whoever took a page gives it back once.
+// Threading: one thread.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ namespace longshore::engine {
 
 class KvPool {
  public:
-  // Error kMemory with the size. Memory is taken page by page as tokens are written.
+  // Error kMemory with the size. Host memory is taken page by page as tokens are written, a
+  // device's at once.
   static Result<KvPool> create(const model::KvLayout& layout, int64_t pages);
 
   [[nodiscard]] int64_t capacity() const { return capacity_; }

@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "base/error.h"
+#include "engine/constraint.h"
 #include "engine/sampler.h"
 
 namespace longshore::engine {
@@ -21,6 +23,9 @@ struct GenerationRequest {
   int64_t min_tokens = 0;         // stop ids cannot come before
   std::vector<int32_t> stop_ids;  // end of sequence; the id is the last of the output
   bool ignore_stop_ids = false;
+  // What the output must be; null: anything. A stop id that it waits for is not banned by
+  // min_tokens.
+  std::shared_ptr<const ConstraintSource> constraint;
   // Prefixes are shared only between requests of the same salt.
   uint64_t cache_salt = 0;
   std::optional<std::chrono::steady_clock::time_point> deadline;  // kDeadline after it
@@ -32,7 +37,7 @@ enum class FinishReason {
   kCallback,   // on_token said so: a stop string, say
   kCancelled,  // Engine::cancel
   kDeadline,
-  kFault,  // GenerationResult::error says what
+  kFault,  // of the model or the device: GenerationResult::error says what
 };
 
 struct GenerationStats {

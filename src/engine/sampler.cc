@@ -64,10 +64,25 @@ std::vector<Candidate> highest(std::span<const float> logits, size_t count) {
   return best;
 }
 
-void fill_logprobs(std::span<const float> logits, int32_t wanted, Sampled& sampled) {
+// Logits of ids that are not allowed become -infinity, 64 at a time.
+void mask(std::span<float> logits, std::span<const uint64_t> allowed) {
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    const uint64_t bits = allowed[word];
+    if (bits == ~uint64_t{0}) continue;
+    const size_t first = word * 64;
+    const size_t count = std::min<size_t>(64, logits.size() - first);
+    for (size_t i = 0; i < count; ++i) {
+      if (((bits >> i) & 1U) == 0) logits[first + i] = kNever;
+    }
+  }
+}
+
+void fill_logprobs(std::span<const float> logits, int32_t wanted, bool constrained,
+                   Sampled& sampled) {
   const double total = log_sum_exp(logits);
   sampled.logprob = static_cast<float>(logits[static_cast<size_t>(sampled.id)] - total);
   for (const auto& [logit, id] : highest(logits, static_cast<size_t>(wanted))) {
+    if (constrained && logit == kNever) break;
     sampled.top_logprobs.emplace_back(id, static_cast<float>(logit - total));
   }
 }
@@ -207,13 +222,17 @@ bool all_finite(std::span<const float> logits) {
   return bad == 0;
 }
 
-Sampled Sampler::sample(std::span<float> logits, std::span<const int32_t> banned) {
+Sampled Sampler::sample(std::span<float> logits, std::span<const int32_t> banned,
+                        std::span<const uint64_t> allowed) {
   LS_CHECK(!logits.empty());
+  LS_CHECK(allowed.empty() || allowed.size() == (logits.size() + 63) / 64);
+  mask(logits, allowed);
   for (int32_t id : banned) logits[static_cast<size_t>(id)] = kNever;
   penalise(logits);
   Sampled sampled;
   sampled.id = draw(logits);
-  if (params_.top_logprobs >= 0) fill_logprobs(logits, params_.top_logprobs, sampled);
+  if (params_.top_logprobs >= 0)
+    fill_logprobs(logits, params_.top_logprobs, !allowed.empty(), sampled);
   return sampled;
 }
 

@@ -1,9 +1,10 @@
 // From logits to the next token.
 //
-// Order: logit bias, repetition, presence and frequency penalties, logprobs of the result (before
-// temperature, as OpenAI reports them), temperature, top-k, top-p, min-p, draw. Greedy (temperature
-// 0): the highest, lower id wins ties. Penalties: repetition (CTRL, arXiv 1909.05858) over prompt
-// and output; presence and frequency (OpenAI) over output.
+// Order: what a constraint does not allow goes, logit bias, repetition, presence and frequency
+// penalties, logprobs of the result (before temperature, as OpenAI reports them), temperature,
+// top-k, top-p, min-p, draw. Greedy (temperature 0): the highest, lower id wins ties. Penalties:
+// repetition (CTRL, arXiv 1909.05858) over prompt and output; presence and frequency (OpenAI) over
+// output.
 #pragma once
 
 #include <cstddef>
@@ -47,8 +48,10 @@ class Sampler {
 
   // logits [vocab] fp32, overwritten. NaN is never chosen while a number is there; whether the
   // model gave any is the caller's to ask (all_finite). banned: ids that must not be chosen (stop
-  // tokens before min_tokens).
-  Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {});
+  // tokens before min_tokens). allowed: unless empty, the ids that may be chosen, one of them at
+  // least; logprobs are then of the distribution over these, and no other id is among them.
+  Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {},
+                 std::span<const uint64_t> allowed = {});
   // Counts a token as generated: the one just drawn, or one that was forced.
   void accept(int32_t id);
 

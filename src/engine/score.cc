@@ -68,7 +68,9 @@ Result<void> check_finite(const Run& run, const std::vector<float>& logits, cons
   return {};
 }
 
-tl::unexpected<Error> stopped(const Run& run, int64_t tokens) {
+// A forward pass's error, with how far the sequence has come if it was stopped.
+tl::unexpected<Error> ended(const Run& run, int64_t tokens, const Error& error) {
+  if (error.kind != ErrorKind::kCancelled) return tl::unexpected<Error>(error);
   return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", tokens, run.length());
 }
 
@@ -85,7 +87,8 @@ Result<void> score_chunk(Run& run, int64_t start, int64_t tokens, const CancelTo
   model::StepOutput output;
   output.hidden = view(run.hidden, 0, tokens, config.hidden_size);
   output.logits = view(run.scores.logits, row, wanted, config.vocab_size);
-  if (!run.model.forward(input, output)) return stopped(run, start);
+  if (const auto passed = run.model.forward(input, output); !passed)
+    return ended(run, start, passed.error());
   keep_rows(run.hidden, start, tokens, config.hidden_size, run, run.scores.hidden);
   LS_TRY_VOID(check_finite(run, run.scores.logits, "logits", row, wanted));
   if (run.request.mtp == nullptr) return {};
@@ -100,8 +103,8 @@ Result<void> score_chunk(Run& run, int64_t start, int64_t tokens, const CancelTo
   input.observer = nullptr;
   output.hidden = view(run.mtp_hidden, 0, tokens, config.hidden_size);
   output.logits = view(run.scores.mtp_logits, row, wanted, config.vocab_size);
-  if (!run.request.mtp->forward(input, view(run.hidden, 0, tokens, config.hidden_size), output))
-    return stopped(run, start);
+  if (const auto passed = run.request.mtp->forward(input, run.model.hidden(), output); !passed)
+    return ended(run, start, passed.error());
   keep_rows(run.mtp_hidden, start, tokens, config.hidden_size, run, run.scores.mtp_hidden);
   return check_finite(run, run.scores.mtp_logits, "MTP logits", row, wanted);
 }
@@ -132,7 +135,7 @@ Result<void> validate(const GlmConfig& config, const ScoreRequest& request) {
 Result<Scores> score(model::Model& model, const model::KvLayout& layout,
                      const ScoreRequest& request, const CancelToken& cancel) {
   const GlmConfig& config = model.config();
-  LS_CHECK(request.chunk >= 1 && request.chunk <= model.max_step_tokens());
+  LS_CHECK(request.chunk >= 1 && request.chunk <= model.limits().tokens);
   LS_TRY_VOID(validate(config, request));
   const auto length = static_cast<int64_t>(request.ids.size());
   LS_TRY(KvPool pool, KvPool::create(layout, pages_for(length)));

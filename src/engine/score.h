@@ -15,7 +15,7 @@ namespace longshore::engine {
 struct ScoreRequest {
   std::span<const int32_t> ids;         // [S] in [0, vocab), at least one
   int64_t last = -1;                    // rows of the result: the last P positions; -1: all
-  int64_t chunk = 512;                  // tokens of one step, at most the model's max_step_tokens
+  int64_t chunk = 512;                  // tokens of one step, at most the model's limit
   model::Mtp* mtp = nullptr;            // run it too: needs a layout with MTP
   model::Observer* observer = nullptr;  // of the main model
 };
@@ -30,7 +30,7 @@ struct Scores {
   std::vector<float> mtp_hidden;  // [P, hidden] or empty
 };
 
-// Errors: kUsage (ids, last), kMemory, kCancelled, kModel (logits that are not finite).
+// Errors: kUsage (ids, last), kMemory, kCancelled, kModel (logits that are not finite), kDevice.
 Result<Scores> score(model::Model& model, const model::KvLayout& layout,
                      const ScoreRequest& request, const CancelToken& cancel);
 

@@ -25,10 +25,20 @@ struct Sequence {
     stats.prompt_tokens = static_cast<int64_t>(request.prompt.size());
   }
 
+  // Begins the constraint, if the request has one.
+  void constrain(int64_t vocab) {
+    if (!request.constraint) return;
+    constraint = request.constraint->start(request.stop_ids, vocab);
+    allowed.resize(id_mask_words(vocab));
+  }
+
   RequestId id;  // ascends with the time of arrival: lower is older
   GenerationRequest request;
   Listener listener;
   Sampler sampler;
+  std::unique_ptr<TokenConstraint> constraint;  // null: none
+  std::vector<uint64_t> allowed;                // its mask for the next token, where that is known
+  bool allowed_known = false;
   std::vector<int32_t> ids;  // prompt, then output
   int64_t computed = 0;      // of ids, the first ones: their caches are written
   int64_t output_limit = 0;  // output tokens, at least 1

@@ -39,6 +39,20 @@ struct IndexKeyStoreParams {
   IndexKeyCacheView cache;
 };
 
+// Index keys and scales of whole sequences, packed one sequence after the other: sequence b's
+// position s goes to row seq_lens[0] + ... + seq_lens[b - 1] + s. What a kernel that wants
+// contiguous keys reads; index_select reads the pages themselves. Page-table width, number of
+// sequences and lengths are run-time values.
+struct IndexGatherParams {
+  IndexKeyCacheView cache;  // kF8E4M3
+  int64_t sequences = 0;
+  const int32_t* page_table = nullptr;  // [sequences, page_table_width], as in BatchView
+  int64_t page_table_width = 0;
+  const int32_t* seq_lens = nullptr;  // [sequences], >= 0
+  std::byte* keys = nullptr;          // [sum(seq_lens), head_dim] FP8
+  float* scales = nullptr;            // [sum(seq_lens)]
+};
+
 // For every token the positions that its attention may see: all 0..position if those are at most
 // top_k, else the top_k with the highest
 //   score(s) = sum_h head_weights[t, h] * weight_scale * relu(q[t, h] . key[s] * head_dim^-0.5),

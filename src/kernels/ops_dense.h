@@ -31,7 +31,7 @@ struct RmsNormParams {
   ConstMatrixView x;              // [tokens, n] fp32
   const float* weight = nullptr;  // [n]
   float eps = 0;
-  MatrixView y;  // [tokens, n] fp32 or act
+  MatrixView y;  // [tokens, n] fp32 or act; may be x itself when fp32
 };
 
 // y = x w^T, or y += x w^T.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "base/tensor.h"
 
@@ -28,10 +29,19 @@ struct ExpertView {
   WeightView down;  // [hidden, intermediate]
 };
 
+// Everything but the data and the scales.
+[[nodiscard]] inline ExpertView shape_of(ExpertView expert) {
+  for (WeightView* w : {&expert.gate, &expert.up, &expert.down}) {
+    w->data = nullptr;
+    w->scale = nullptr;
+  }
+  return expert;
+}
+
 // y[t] += sum over i of weights[t, i] * down_e(silu(gate_e x[t]) * up_e x[t]), e = ids[t, i], added
 // in order of i. The order of one token's sum does not depend on which other tokens are in the
 // batch. An id of -1 is a route that is computed elsewhere: it is skipped. All experts of a call
-// have the same shapes; their dtypes may differ.
+// have the same sizes. On a device every expert's data is aligned to 16 bytes.
 struct ExpertsParams {
   ConstMatrixView x;               // [tokens, hidden] act
   const int32_t* ids = nullptr;    // [tokens, top_k], in [0, experts) or -1
@@ -39,7 +49,27 @@ struct ExpertsParams {
   int64_t top_k = 0;
   const ExpertView* experts = nullptr;  // [num_experts]
   int64_t num_experts = 0;
+  // Of every expert, in host memory whatever the backend: sizes; dtypes and blocks too unless
+  // mixed.
+  ExpertView shape;
+  bool mixed = false;
   MatrixView y;  // [tokens, hidden] fp32, accumulated into
+};
+
+// out[i] = ids[i] where keep[ids[i]] is not 0, else -1: the routes that one call of several
+// computes. ids of -1 stay -1.
+struct MaskRoutesParams {
+  const int32_t* ids = nullptr;  // [count], in [0, num_experts) or -1
+  int64_t count = 0;
+  const int32_t* keep = nullptr;  // [num_experts]
+  int64_t num_experts = 0;
+  int32_t* out = nullptr;  // [count]
+};
+
+// y += x. x may lie in mapped host memory.
+struct AddParams {
+  ConstMatrixView x;  // [tokens, n] fp32
+  MatrixView y;       // [tokens, n] fp32
 };
 
 }  // namespace longshore::kernels

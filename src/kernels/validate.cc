@@ -44,17 +44,29 @@ void check_weight(const WeightView& w, int64_t out, int64_t in) {
   LS_CHECK_MSG(w.out == out && w.in == in, "[{}, {}], not [{}, {}]", w.out, w.in, out, in);
 }
 
+// Sizes alone: whose they are says the caller.
+void check_shape(const WeightView& w, int64_t out, int64_t in) {
+  LS_CHECK_MSG(w.out == out && w.in == in && out >= 1, "[{}, {}], not [{}, {}]", w.out, w.in, out,
+               in);
+}
+
+bool same_kind(const WeightView& a, const WeightView& b) {
+  return a.dtype == b.dtype && (a.dtype != DType::kF8E4M3 ||
+                                (a.block_rows == b.block_rows && a.block_cols == b.block_cols));
+}
+
 void check_rope(int64_t rope_dim, int64_t width, const float* inv_freq) {
   LS_CHECK_MSG(rope_dim >= 0 && rope_dim % 2 == 0 && rope_dim <= width, "rope_dim {} of {}",
                rope_dim, width);
   LS_CHECK(inv_freq != nullptr || rope_dim == 0);
 }
 
-void check_batch(const BatchView& batch, int64_t tokens) {
+void check_batch(const BatchView& batch, int64_t tokens, Contents contents) {
   LS_CHECK_MSG(batch.tokens == tokens, "{} tokens, not {}", batch.tokens, tokens);
   if (tokens == 0) return;
   LS_CHECK(batch.positions != nullptr && batch.sequence_of != nullptr &&
            batch.page_table != nullptr);
+  if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < tokens; ++t) {
     LS_CHECK_MSG(batch.sequence_of[t] >= 0 && batch.sequence_of[t] < batch.sequences,
                  "token {} of sequence {}", t, batch.sequence_of[t]);
@@ -78,21 +90,23 @@ void check_index_keys(const IndexKeyCacheView& cache, int64_t head_dim) {
 
 }  // namespace
 
-void validate(const EmbedParams& p) {
+void validate(const EmbedParams& p, Contents contents) {
   check_weight(p.table);
   check_matrix(p.y);
   check_f32(p.y);
   LS_CHECK(p.y.cols == p.table.in && (p.ids != nullptr || p.y.rows == 0));
+  if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < p.y.rows; ++t) {
     LS_CHECK_MSG(p.ids[t] >= 0 && p.ids[t] < p.table.out, "id {}", p.ids[t]);
   }
 }
 
-void validate(const GatherRowsParams& p) {
+void validate(const GatherRowsParams& p, Contents contents) {
   check_matrix(p.x);
   check_f32(p.x);
   check_matrix(p.y, p.y.rows, p.x.cols);
   LS_CHECK(p.rows != nullptr || p.y.rows == 0);
+  if (contents == Contents::kOnDevice) return;
   for (int64_t r = 0; r < p.y.rows; ++r) {
     LS_CHECK_MSG(p.rows[r] >= 0 && p.rows[r] < p.x.rows, "row {} of {}", p.rows[r], p.x.rows);
   }
@@ -141,25 +155,39 @@ void validate(const SiluMulParams& p) {
   check_matrix(p.y, p.gate.rows, p.gate.cols);
 }
 
-void validate(const LatentStoreParams& p) {
+void validate(const LatentStoreParams& p, Contents contents) {
   LS_CHECK(p.kv_lora >= 1 && p.norm_weight != nullptr);
   check_matrix(p.kv, p.kv.rows, p.kv_lora + p.rope_dim);
   check_f32(p.kv);
   check_rope(p.rope_dim, p.rope_dim, p.inv_freq);
-  check_batch(p.batch, p.kv.rows);
+  check_batch(p.batch, p.kv.rows, contents);
   check_latents(p.cache, p.kv.cols);
 }
 
-void validate(const IndexKeyStoreParams& p) {
+void validate(const IndexKeyStoreParams& p, Contents contents) {
   check_matrix(p.k);
   check_f32(p.k);
   LS_CHECK(p.k.cols >= 1 && p.norm_weight != nullptr && p.norm_bias != nullptr);
   check_rope(p.rope_dim, p.k.cols, p.inv_freq);
-  check_batch(p.batch, p.k.rows);
+  check_batch(p.batch, p.k.rows, contents);
   check_index_keys(p.cache, p.k.cols);
 }
 
-void validate(const IndexSelectParams& p) {
+void validate(const IndexGatherParams& p, Contents contents) {
+  LS_CHECK(p.sequences >= 0 && p.page_table_width >= 0 && p.cache.head_dim >= 1);
+  check_index_keys(p.cache, p.cache.head_dim);
+  LS_CHECK(p.cache.dtype == DType::kF8E4M3);
+  if (p.sequences == 0) return;
+  LS_CHECK(p.page_table != nullptr && p.seq_lens != nullptr);
+  LS_CHECK(p.keys != nullptr && p.scales != nullptr);
+  if (contents == Contents::kOnDevice) return;
+  for (int64_t b = 0; b < p.sequences; ++b) {
+    LS_CHECK_MSG(p.seq_lens[b] >= 0 && p.seq_lens[b] <= p.page_table_width * kPageTokens,
+                 "sequence {} of {} positions", b, p.seq_lens[b]);
+  }
+}
+
+void validate(const IndexSelectParams& p, Contents contents) {
   LS_CHECK(p.heads >= 1 && p.top_k >= 1 && p.cache.head_dim >= 1);
   check_index_keys(p.cache, p.cache.head_dim);
   check_matrix(p.q, p.q.rows, p.heads * p.cache.head_dim);
@@ -167,24 +195,26 @@ void validate(const IndexSelectParams& p) {
   check_matrix(p.head_weights, p.q.rows, p.heads);
   check_f32(p.head_weights);
   check_rope(p.rope_dim, p.cache.head_dim, p.inv_freq);
-  check_batch(p.batch, p.q.rows);
+  check_batch(p.batch, p.q.rows, contents);
   LS_CHECK((p.selected != nullptr && p.counts != nullptr) || p.q.rows == 0);
   if (p.scores.data == nullptr) return;
   check_matrix(p.scores, p.q.rows, p.scores.cols);
   check_f32(p.scores);
+  if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < p.q.rows; ++t) LS_CHECK(p.batch.positions[t] < p.scores.cols);
 }
 
-void validate(const SparseMlaParams& p) {
+void validate(const SparseMlaParams& p, Contents contents) {
   LS_CHECK(p.heads >= 1 && p.kv_lora >= 1 && p.rope_dim >= 0 && p.q_rope_offset >= 0);
   check_matrix(p.q_c, p.q_c.rows, p.heads * p.kv_lora);
   check_matrix(p.q);
   LS_CHECK(p.q.rows == p.q_c.rows && p.q.dtype == p.q_c.dtype);
   LS_CHECK(p.q.cols >= (p.heads - 1) * p.q_head_stride + p.q_rope_offset + p.rope_dim);
   check_matrix(p.o, p.q_c.rows, p.heads * p.kv_lora);
-  check_batch(p.batch, p.q_c.rows);
+  check_batch(p.batch, p.q_c.rows, contents);
   check_latents(p.cache, p.kv_lora + p.rope_dim);
   LS_CHECK((p.selected != nullptr && p.counts != nullptr) || p.q_c.rows == 0);
+  if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < p.q_c.rows; ++t) {
     LS_CHECK_MSG(p.counts[t] >= 1 && p.counts[t] <= p.selected_stride, "token {} sees {} positions",
                  t, p.counts[t]);
@@ -202,7 +232,7 @@ void validate(const RouterParams& p) {
   LS_CHECK((p.ids != nullptr && p.weights != nullptr) || p.logits.rows == 0);
 }
 
-void validate(const ExpertsParams& p) {
+void validate(const ExpertsParams& p, Contents contents) {
   check_matrix(p.x);
   check_matrix(p.y, p.x.rows, p.x.cols);
   check_f32(p.y);
@@ -210,19 +240,39 @@ void validate(const ExpertsParams& p) {
   const int64_t routes = p.x.rows * p.top_k;
   if (routes == 0) return;
   LS_CHECK(p.ids != nullptr && p.weights != nullptr && p.experts != nullptr);
-  int64_t intermediate = 0;
+  check_shape(p.shape.gate, p.shape.gate.out, p.x.cols);
+  check_shape(p.shape.up, p.shape.gate.out, p.x.cols);
+  check_shape(p.shape.down, p.x.cols, p.shape.gate.out);
+  if (contents == Contents::kOnDevice) return;
   for (int64_t r = 0; r < routes; ++r) {
     const int32_t id = p.ids[r];
     LS_CHECK_MSG(id >= -1 && id < p.num_experts, "expert {} of {}", id, p.num_experts);
     if (id < 0) continue;
     const ExpertView& expert = p.experts[id];
-    if (intermediate == 0) intermediate = expert.gate.out;
-    LS_CHECK_MSG(expert.gate.out == intermediate, "experts of {} and {} columns", intermediate,
-                 expert.gate.out);
-    check_weight(expert.gate, expert.gate.out, p.x.cols);
-    check_weight(expert.up, expert.gate.out, p.x.cols);
-    check_weight(expert.down, p.x.cols, expert.gate.out);
+    check_weight(expert.gate, p.shape.gate.out, p.x.cols);
+    check_weight(expert.up, p.shape.gate.out, p.x.cols);
+    check_weight(expert.down, p.x.cols, p.shape.gate.out);
+    LS_CHECK(p.mixed || (same_kind(expert.gate, p.shape.gate) && same_kind(expert.up, p.shape.up) &&
+                         same_kind(expert.down, p.shape.down)));
   }
+}
+
+void validate(const MaskRoutesParams& p, Contents contents) {
+  LS_CHECK(p.count >= 0 && p.num_experts >= 0);
+  if (p.count == 0) return;
+  LS_CHECK(p.ids != nullptr && p.keep != nullptr && p.out != nullptr);
+  if (contents == Contents::kOnDevice) return;
+  for (int64_t i = 0; i < p.count; ++i) {
+    LS_CHECK_MSG(p.ids[i] >= -1 && p.ids[i] < p.num_experts, "expert {} of {}", p.ids[i],
+                 p.num_experts);
+  }
+}
+
+void validate(const AddParams& p) {
+  check_f32(p.x);
+  check_f32(p.y);
+  check_matrix(p.y);
+  check_matrix(p.x, p.y.rows, p.y.cols);
 }
 
 }  // namespace longshore::kernels

@@ -14,8 +14,8 @@ int64_t bytes_of(const FfnWeights& w) {
 }
 
 int64_t bytes_of(const AttentionWeights& w) {
-  int64_t bytes =
-      bytes_of(w.q_a) + bytes_of(w.q_b) + bytes_of(w.kv_a) + w.kv_b.bytes() + bytes_of(w.o);
+  int64_t bytes = bytes_of(w.q_a) + bytes_of(w.q_b) + bytes_of(w.kv_a) + bytes_of(w.uk_t) +
+                  bytes_of(w.uv) + bytes_of(w.o);
   if (w.indexer)
     bytes +=
         bytes_of(w.indexer->wq_b) + bytes_of(w.indexer->wk) + bytes_of(w.indexer->weights_proj);

@@ -4,20 +4,35 @@
 
 namespace longshore::model {
 
-void run_head(StepContext& step, const std::vector<float>& norm, const WeightView& lm_head,
-              const StepInput& input, const StepOutput& output) {
+Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm_head,
+                      const StepInput& input, const StepOutput& output) {
+  const bool host = step.backend.memory().host();
   const MatrixView x = step.ws.x.first(step.batch.tokens);
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(rows == 0 || output.logits.rows == rows);
-  if (output.hidden.data == nullptr && rows == 0) return;
-  // In place where nobody wants the hidden states: the residual stream ends here.
-  const MatrixView hidden = output.hidden.data != nullptr ? output.hidden : x;
-  step.backend.rms_norm(
-      {.x = x, .weight = norm.data(), .eps = step.config.rms_norm_eps, .y = hidden});
-  if (rows == 0) return;
-  const MatrixView head_input = step.ws.head_input.first(rows);
-  step.backend.gather_rows({.x = hidden, .rows = input.logit_rows.data(), .y = head_input});
-  step.backend.linear({.x = head_input, .w = lm_head, .y = output.logits});
+  if (output.hidden.data != nullptr || rows > 0) {
+    // In place: the residual stream ends here.
+    step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
+  }
+  // A device has room for the logits of a serving step; scoring wants more at once.
+  const int64_t block = host ? rows : step.ws.logits.max_tokens();
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t count = std::min(block, rows - first);
+    const MatrixView head_input = step.ws.head_input.first(count);
+    const MatrixView wanted = output.logits.slice_rows(first, count);
+    const MatrixView logits = host ? wanted : step.ws.logits.first(count);
+    step.backend.gather_rows({.x = x, .rows = step.logit_rows + first, .y = head_input});
+    step.backend.linear({.x = head_input, .w = lm_head, .y = logits});
+    if (!host) LS_TRY_VOID(fetch(step.backend, logits, wanted));
+  }
+  if (output.hidden.data != nullptr) LS_TRY_VOID(fetch(step.backend, x, output.hidden));
+  LS_TRY_VOID(step.backend.synchronize());
+  return step.tap.status();
+}
+
+Result<void> check_cancel(const StepInput& input) {
+  if (input.cancel == nullptr || !input.cancel->cancelled()) return {};
+  return fail(ErrorKind::kCancelled, "stopped");
 }
 
 int64_t longest_context(const kernels::BatchView& batch) {

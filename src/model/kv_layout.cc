@@ -4,8 +4,9 @@
 
 namespace longshore::model {
 
-KvLayout KvLayout::of(const GlmConfig& config, const kernels::Backend& backend, bool with_mtp) {
+KvLayout KvLayout::of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp) {
   KvLayout layout;
+  layout.memory = &backend.memory();
   layout.latent_dtype = backend.latent_dtype();
   layout.latent_width = config.latent_width();
   layout.index_dtype = backend.index_key_dtype();

@@ -20,13 +20,14 @@ struct LayerCache {
 // Pages of 64 tokens; latents and index keys of a page are allocated and freed together. Layer
 // num_layers is the MTP layer's.
 struct KvLayout {
+  device::Memory* memory = &device::host_memory();  // where the pages lie: the backend's
   DType latent_dtype = DType::kF32;
   int64_t latent_width = 0;
   DType index_dtype = DType::kF32;
   int64_t index_head_dim = 0;
   std::vector<bool> has_index;  // [layers, MTP included if loaded]
 
-  static KvLayout of(const GlmConfig& config, const kernels::Backend& backend, bool with_mtp);
+  static KvLayout of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp);
 
   [[nodiscard]] int64_t layers() const { return static_cast<int64_t>(has_index.size()); }
   [[nodiscard]] int64_t latent_page_bytes() const;  // of one layer

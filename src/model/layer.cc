@@ -5,9 +5,8 @@
 namespace longshore::model {
 namespace {
 
-void rms_norm(StepContext& step, ConstMatrixView x, const std::vector<float>& weight, float eps,
-              MatrixView y) {
-  step.backend.rms_norm({.x = x, .weight = weight.data(), .eps = eps, .y = y});
+void rms_norm(StepContext& step, ConstMatrixView x, const float* weight, float eps, MatrixView y) {
+  step.backend.rms_norm({.x = x, .weight = weight, .eps = eps, .y = y});
 }
 
 void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixView y,
@@ -16,15 +15,6 @@ void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixVie
 }
 
 }  // namespace
-
-std::vector<float> rope_inv_freq(float theta, int64_t rope_dim) {
-  std::vector<float> inv_freq;
-  for (int64_t i = 0; i < rope_dim / 2; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope_dim);
-    inv_freq.push_back(1.0F / std::pow(theta, exponent));
-  }
-  return inv_freq;
-}
 
 void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache,
                int64_t layer) {
@@ -39,7 +29,7 @@ void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache&
   } else {
     run_moe(step, *weights.moe, layer);
   }
-  if (step.observer != nullptr) step.observer->on_hidden(layer, x);
+  step.tap.hidden(layer, x);
 }
 
 void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache,
@@ -60,15 +50,15 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
                      .rope_offset = c.qk_nope_head_dim,
                      .rope_dim = c.qk_rope_head_dim,
                      .positions = step.batch.positions,
-                     .inv_freq = step.inv_freq.data(),
+                     .inv_freq = step.inv_freq,
                      .y = ws.q.first(tokens)});
   linear(step, normed, weights.kv_a, ws.kv.first(tokens));
   step.backend.latent_store({.kv = ws.kv.first(tokens),
                              .kv_lora = c.kv_lora_rank,
                              .rope_dim = c.qk_rope_head_dim,
-                             .norm_weight = weights.kv_a_norm.data(),
+                             .norm_weight = weights.kv_a_norm,
                              .eps = kLatentNormEps,
-                             .inv_freq = step.inv_freq.data(),
+                             .inv_freq = step.inv_freq,
                              .batch = step.batch,
                              .cache = cache.latent});
   if (weights.indexer) run_indexer(step, *weights.indexer, cache, layer);
@@ -112,14 +102,14 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
   // Stored even while every token is chosen: the context may grow past index_topk.
   step.backend.index_key_store({.k = ws.index_k.first(tokens),
                                 .rope_dim = c.qk_rope_head_dim,
-                                .norm_weight = weights.k_norm.data(),
-                                .norm_bias = weights.k_norm_bias.data(),
+                                .norm_weight = weights.k_norm,
+                                .norm_bias = weights.k_norm_bias,
                                 .eps = kIndexNormEps,
-                                .inv_freq = step.inv_freq.data(),
+                                .inv_freq = step.inv_freq,
                                 .batch = step.batch,
                                 .cache = cache.index});
   kernels::IndexSelectParams select;
-  if (step.observer != nullptr) select.scores = step.observer->score_buffer(layer, tokens);
+  select.scores = step.tap.score_buffer(layer, tokens);
   select.q = ws.index_q.first(tokens);
   select.head_weights = ws.index_weights.first(tokens);
   // Otherwise every token sees all there is: nothing is scored and the queries are not read.
@@ -130,15 +120,14 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
   select.weight_scale = 1.0F / std::sqrt(static_cast<float>(c.index_num_heads));
   select.heads = c.index_num_heads;
   select.rope_dim = c.qk_rope_head_dim;
-  select.inv_freq = step.inv_freq.data();
+  select.inv_freq = step.inv_freq;
   select.batch = step.batch;
   select.cache = cache.index;
   select.top_k = c.index_top_k;
   select.selected = ws.selected.first(tokens).row_as<int32_t>(0);
   select.counts = ws.counts.first(tokens).row_as<int32_t>(0);
   step.backend.index_select(select);
-  if (step.observer != nullptr)
-    step.observer->on_selection(layer, ws.selected.first(tokens), select.counts);
+  step.tap.selection(layer, ws.selected.first(tokens), select.counts);
 }
 
 void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
@@ -149,13 +138,13 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
   const MatrixView route_weights = ws.route_weights.first(tokens);
   linear(step, ws.normed.first(tokens), weights.router, ws.router_logits.first(tokens));
   step.backend.router({.logits = ws.router_logits.first(tokens),
-                       .bias = weights.bias.data(),
+                       .bias = weights.bias,
                        .top_k = c.experts_per_token,
                        .normalise = c.norm_topk_prob,
                        .scale = c.routed_scaling_factor,
                        .ids = ids.row_as<int32_t>(0),
                        .weights = route_weights.row_as<float>(0)});
-  if (step.observer != nullptr) step.observer->on_routes(layer, ids, route_weights);
+  step.tap.routes(layer, ids, route_weights);
   const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0),
                                c.experts_per_token};
   step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));

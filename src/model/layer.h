@@ -2,12 +2,10 @@
 // feed-forward. Written once for all backends, for the main model and for MTP.
 #pragma once
 
-#include <vector>
-
 #include "checkpoint/config.h"
 #include "kernels/backend.h"
 #include "model/kv_layout.h"
-#include "model/observer.h"
+#include "model/tap.h"
 #include "model/weights.h"
 #include "model/workspace.h"
 #include "offload/expert_store.h"
@@ -17,13 +15,14 @@ namespace longshore::model {
 // What every layer of a step shares. References outlive the step.
 struct StepContext {
   const GlmConfig& config;
-  const std::vector<float>& inv_freq;  // [qk_rope_head_dim / 2]
+  const float* inv_freq;  // [qk_rope_head_dim / 2]
   kernels::Backend& backend;
   Workspace& ws;
   offload::ExpertStore& experts;
-  kernels::BatchView batch;
-  int64_t longest_context;  // highest position of the step + 1
-  Observer* observer;       // may be null
+  kernels::BatchView batch;   // in the backend's memory
+  const int32_t* logit_rows;  // in the backend's memory
+  int64_t longest_context;    // highest position of the step + 1
+  Tap& tap;
 };
 
 // ws.x [T, hidden] goes in and comes out. layer: the checkpoint's index.
@@ -37,8 +36,5 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
                  int64_t layer);
 void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer);
 void run_ffn(StepContext& step, const FfnWeights& weights);
-
-// inv_freq[i] = theta^(-2i / rope_dim), every operation in fp32 as transformers computes it.
-[[nodiscard]] std::vector<float> rope_inv_freq(float theta, int64_t rope_dim);
 
 }  // namespace longshore::model

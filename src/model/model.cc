@@ -1,52 +1,66 @@
 #include "model/model.h"
 
+#include <utility>
+
 #include "model/head.h"
 #include "model/layer.h"
 
 namespace longshore::model {
 
-Model::Model(const GlmConfig& config, kernels::Backend& backend, ModelWeights weights,
-             offload::ExpertStore experts, Workspace workspace)
+Model::Model(const GlmConfig& config, kernels::Backend& backend, const StepLimits& limits,
+             ModelWeights weights, offload::ExpertStore experts, Workspace workspace,
+             StepArrays arrays)
     : config_(&config),
       backend_(&backend),
-      inv_freq_(rope_inv_freq(config.rope_theta, config.qk_rope_head_dim)),
+      limits_(limits),
       weights_(std::move(weights)),
       experts_(std::move(experts)),
-      workspace_(std::move(workspace)) {}
+      workspace_(std::move(workspace)),
+      arrays_(std::move(arrays)) {}
 
 Result<Model> Model::create(const Checkpoint& checkpoint, kernels::Backend& backend,
-                            int64_t max_step_tokens) {
+                            const StepLimits& limits, offload::StoreOptions offload) {
+  offload.max_tokens = limits.tokens;
   const GlmConfig& config = checkpoint.config();
-  LS_TRY(ModelWeights weights, bind_model_weights(checkpoint, backend.activation_dtype()));
+  LS_TRY(ModelWeights weights, load_model_weights(checkpoint, backend));
   LS_TRY(offload::ExpertStore experts,
          offload::ExpertStore::create(checkpoint, config.first_k_dense,
-                                      config.num_layers - config.first_k_dense, backend));
-  LS_TRY(Workspace workspace, Workspace::create(config, backend, max_step_tokens));
-  return Model(config, backend, std::move(weights), std::move(experts), std::move(workspace));
+                                      config.num_layers - config.first_k_dense, backend, offload));
+  LS_TRY(Workspace workspace, Workspace::create(config, backend, limits));
+  LS_TRY(StepArrays arrays, StepArrays::create(config, backend, limits));
+  return Model(config, backend, limits, std::move(weights), std::move(experts),
+               std::move(workspace), std::move(arrays));
 }
 
-bool Model::forward(const StepInput& input, const StepOutput& output) {
+Result<void> Model::forward(const StepInput& input, const StepOutput& output) {
+  experts_.begin_step(input.batch.tokens);
+  auto done = run(input, output);
+  // Cut short or failed, the layers that began are waited for all the same: the experts' slots are
+  // theirs until then.
+  if (!done) (void)backend_->synchronize();
+  experts_.end_step();
+  return done;
+}
+
+Result<void> Model::run(const StepInput& input, const StepOutput& output) {
   LS_CHECK(input.batch.tokens >= 1);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
-  StepContext step{*config_,
-                   inv_freq_,
-                   *backend_,
-                   workspace_,
-                   experts_,
-                   input.batch,
-                   longest_context(input.batch),
-                   input.observer};
-  const MatrixView x = workspace_.x.first(input.batch.tokens);
-  backend_->embed({.ids = input.ids, .table = weights_.embed, .y = x});
-  if (input.observer != nullptr) input.observer->on_hidden(-1, x);
+  tokens_ = input.batch.tokens;
+  const StepArrays::View arrays = arrays_.stage(input);
+  Tap tap(input.observer, *backend_);
+  StepContext step{*config_, weights_.inv_freq, *backend_,         workspace_,
+                   experts_, arrays.batch,      arrays.logit_rows, longest_context(input.batch),
+                   tap};
+  const MatrixView x = workspace_.x.first(tokens_);
+  backend_->embed({.ids = arrays.ids, .table = weights_.embed, .y = x});
+  tap.hidden(-1, x);
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
-    if (cut(input)) return false;
+    LS_TRY_VOID(check_cancel(input));
     const auto i = static_cast<size_t>(layer);
     run_layer(step, weights_.layers[i], input.caches[i], layer);
   }
-  if (cut(input)) return false;
-  run_head(step, weights_.norm, weights_.lm_head, input, output);
-  return true;
+  LS_TRY_VOID(check_cancel(input));
+  return run_head(step, weights_.norm, weights_.lm_head, input, output);
 }
 
 }  // namespace longshore::model

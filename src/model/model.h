@@ -1,68 +1,58 @@
 // The main model: token ids in, final hidden states and logits out, caches written on the way.
 //
 // Ownership: the checkpoint and the backend outlive the model. The workspace is the model's own: it
-// is sized by max_step_tokens and bounds the tokens of one forward(). Threading: one thread calls
+// is sized by the StepLimits, which bound one forward(). Threading: one thread calls
 // forward().
 #pragma once
 
-#include <memory>
-#include <span>
-#include <vector>
+#include <cstdint>
 
-#include "base/cancel.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
-#include "model/kv_layout.h"
-#include "model/observer.h"
+#include "model/step.h"
+#include "model/step_arrays.h"
 #include "model/weights.h"
 #include "model/workspace.h"
 #include "offload/expert_store.h"
 
 namespace longshore::model {
 
-// One step over a ragged batch. Every position of a sequence below the batch's lowest one has been
-// through forward() (same caches) before.
-struct StepInput {
-  const int32_t* ids = nullptr;         // [T] in [0, vocab)
-  kernels::BatchView batch;             // T tokens
-  std::span<const int32_t> logit_rows;  // rows in [0, T) whose logits are wanted
-  std::span<const LayerCache> caches;   // [KvLayout::layers()]
-  Observer* observer = nullptr;
-  const CancelToken* cancel = nullptr;  // asked before every layer
-};
-
-struct StepOutput {
-  MatrixView hidden;  // [T, hidden] fp32 out: after the final norm. data == nullptr: not wanted
-  MatrixView logits;  // [logit_rows.size(), vocab] fp32 out
-};
-
 class Model {
  public:
-  // Errors: kModel naming the tensor; kMemory.
+  // Everything goes into the backend's memory. Errors: kModel naming the tensor; kMemory; kDevice.
+  // offload: max_tokens is the limits'.
   static Result<Model> create(const Checkpoint& checkpoint, kernels::Backend& backend,
-                              int64_t max_step_tokens);
+                              const StepLimits& limits, offload::StoreOptions offload = {});
 
-  // False: input.cancel cut it short. The output is then worthless, and so are the caches of the
-  // batch's positions; those of all others are as they were, so that the same step may be made
-  // again.
-  [[nodiscard]] bool forward(const StepInput& input, const StepOutput& output);
+  // When it returns, the output is there. kCancelled: input.cancel cut it short; the output is then
+  // worthless, and so are the caches of the batch's positions; those of all others are as they
+  // were, so that the same step may be made again. kDevice: nothing that the device holds is to be
+  // trusted any more.
+  [[nodiscard]] Result<void> forward(const StepInput& input, const StepOutput& output);
+  // [T, hidden] fp32 in the backend's memory: the hidden states of the last forward() that wanted
+  // them or logits, after the final norm. Until the next forward().
+  [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
 
   [[nodiscard]] const GlmConfig& config() const { return *config_; }
-  [[nodiscard]] int64_t max_step_tokens() const { return workspace_.max_tokens; }
+  [[nodiscard]] const StepLimits& limits() const { return limits_; }
   [[nodiscard]] const offload::ExpertStore& experts() const { return experts_; }
+  [[nodiscard]] offload::ExpertStore& experts() { return experts_; }
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
 
  private:
-  Model(const GlmConfig& config, kernels::Backend& backend, ModelWeights weights,
-        offload::ExpertStore experts, Workspace workspace);
+  Model(const GlmConfig& config, kernels::Backend& backend, const StepLimits& limits,
+        ModelWeights weights, offload::ExpertStore experts, Workspace workspace, StepArrays arrays);
+  Result<void> run(const StepInput& input, const StepOutput& output);
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
-  std::vector<float> inv_freq_;
+  StepLimits limits_;
   ModelWeights weights_;
   offload::ExpertStore experts_;
   Workspace workspace_;
+  StepArrays arrays_;
+  int64_t tokens_ = 0;  // of the last forward()
 };
 
 // The multi-token-prediction layer: a model of its own, with its own expert store and workspace.
@@ -73,30 +63,35 @@ class Model {
 // Source: SGLang's GLM/DeepSeek next-n layer.
 class Mtp {
  public:
-  // The main model's embed and lm_head are shared: they are views into the checkpoint. The config
-  // has an MTP layer.
+  // The main model's embed and lm_head are shared: it outlives the layer. The config has an MTP
+  // layer.
   static Result<Mtp> create(const Checkpoint& checkpoint, const Model& main,
-                            kernels::Backend& backend, int64_t max_step_tokens);
+                            kernels::Backend& backend, const StepLimits& limits,
+                            offload::StoreOptions offload = {});
 
-  // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32: the main model's
-  // output at row t's position, or this layer's own output when drafting further. output.hidden:
-  // after shared_head.norm. input.caches [KvLayout::layers()]: the last one is this layer's. False:
-  // cut short, as Model::forward().
-  [[nodiscard]] bool forward(const StepInput& input, ConstMatrixView hidden,
-                             const StepOutput& output);
+  // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32 in the backend's
+  // memory: the main model's hidden() at row t's position, or this layer's own when drafting
+  // further. output.hidden: after shared_head.norm. input.caches [KvLayout::layers()]: the last one
+  // is this layer's. Errors as Model::forward().
+  [[nodiscard]] Result<void> forward(const StepInput& input, ConstMatrixView hidden,
+                                     const StepOutput& output);
+  // As Model::hidden(), after shared_head.norm.
+  [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
 
  private:
   Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,
-      offload::ExpertStore experts, Workspace workspace);
+      offload::ExpertStore experts, Workspace workspace, StepArrays arrays);
+  Result<void> run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output);
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
-  std::vector<float> inv_freq_;
   WeightView embed_;
   WeightView lm_head_;
   MtpWeights weights_;
   offload::ExpertStore experts_;
   Workspace workspace_;
+  StepArrays arrays_;
+  int64_t tokens_ = 0;
 };
 
 }  // namespace longshore::model

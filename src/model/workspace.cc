@@ -13,6 +13,15 @@ struct Shape {
   DType dtype;
 };
 
+// Where the logits of a step lie before they go to the host.
+Shape logits_shape(const GlmConfig& c) {
+  return {&Workspace::logits, "logits", c.vocab_size, DType::kF32};
+}
+
+int64_t logits_rows(kernels::Backend& backend, const StepLimits& limits) {
+  return backend.memory().host() ? 0 : std::min(limits.sequences, limits.tokens);
+}
+
 std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
   const int64_t ffn = std::max(c.intermediate_size, c.num_shared_experts * c.moe_intermediate_size);
   constexpr DType kF32 = DType::kF32;
@@ -46,10 +55,11 @@ std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
 
 }  // namespace
 
-Result<Activation> Activation::create(int64_t max_tokens, int64_t cols, DType dtype,
-                                      const char* name) {
+Result<Activation> Activation::create(device::Memory& memory, int64_t max_tokens, int64_t cols,
+                                      DType dtype, const char* name) {
   Activation activation;
-  LS_TRY(activation.buffer_, device::Buffer::allocate(max_tokens * cols * dtype_size(dtype), name));
+  LS_TRY(activation.buffer_,
+         device::Buffer::allocate(memory, max_tokens * cols * dtype_size(dtype), name));
   activation.dtype_ = dtype;
   activation.max_tokens_ = max_tokens;
   activation.cols_ = cols;
@@ -62,22 +72,26 @@ MatrixView Activation::first(int64_t tokens) const {
   return {buffer_.data(), dtype_, tokens, cols_, cols_};
 }
 
-Result<Workspace> Workspace::create(const GlmConfig& config, const kernels::Backend& backend,
-                                    int64_t max_tokens) {
-  LS_CHECK(max_tokens >= 1);
+Result<Workspace> Workspace::create(const GlmConfig& config, kernels::Backend& backend,
+                                    const StepLimits& limits) {
+  LS_CHECK(limits.tokens >= 1 && limits.sequences >= 1);
   Workspace workspace;
-  workspace.max_tokens = max_tokens;
-  for (const Shape& shape : shapes(config, backend.activation_dtype())) {
+  const auto add = [&](const Shape& shape, int64_t rows) -> Result<void> {
     LS_TRY(workspace.*shape.member,
-           Activation::create(max_tokens, shape.cols, shape.dtype, shape.name));
-  }
+           Activation::create(backend.memory(), rows, shape.cols, shape.dtype, shape.name));
+    return {};
+  };
+  for (const Shape& shape : shapes(config, backend.activation_dtype()))
+    LS_TRY_VOID(add(shape, limits.tokens));
+  LS_TRY_VOID(add(logits_shape(config), logits_rows(backend, limits)));
   return workspace;
 }
 
-int64_t Workspace::bytes(const GlmConfig& config, DType act, int64_t max_tokens) {
-  int64_t bytes = 0;
-  for (const Shape& shape : shapes(config, act))
-    bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
+int64_t Workspace::bytes(const GlmConfig& config, kernels::Backend& backend,
+                         const StepLimits& limits) {
+  int64_t bytes = logits_rows(backend, limits) * config.vocab_size * dtype_size(DType::kF32);
+  for (const Shape& shape : shapes(config, backend.activation_dtype()))
+    bytes += limits.tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;
 }
 

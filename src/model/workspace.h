@@ -7,13 +7,16 @@
 #include "checkpoint/config.h"
 #include "device/buffer.h"
 #include "kernels/backend.h"
+#include "model/step.h"
 
 namespace longshore::model {
 
 // One named activation [max_tokens, cols]; first(tokens) gives the rows of this step.
 class Activation {
  public:
-  static Result<Activation> create(int64_t max_tokens, int64_t cols, DType dtype, const char* name);
+  static Result<Activation> create(device::Memory& memory, int64_t max_tokens, int64_t cols,
+                                   DType dtype, const char* name);
+  [[nodiscard]] int64_t max_tokens() const { return max_tokens_; }
   [[nodiscard]] MatrixView first(int64_t tokens) const;
 
  private:
@@ -25,10 +28,13 @@ class Activation {
 
 // act: the backend's activation dtype.
 struct Workspace {
-  static Result<Workspace> create(const GlmConfig& config, const kernels::Backend& backend,
-                                  int64_t max_tokens);
+  // In the backend's memory. kMemory.
+  static Result<Workspace> create(const GlmConfig& config, kernels::Backend& backend,
+                                  const StepLimits& limits);
+  // What create() takes.
+  [[nodiscard]] static int64_t bytes(const GlmConfig& config, kernels::Backend& backend,
+                                     const StepLimits& limits);
 
-  int64_t max_tokens = 0;
   Activation x;              // [T, hidden] fp32: the residual stream
   Activation normed;         // [T, hidden] act
   Activation q_lat_raw;      // [T, q_lora] fp32
@@ -52,8 +58,7 @@ struct Workspace {
   Activation route_weights;  // [T, experts_per_token] fp32
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted
-
-  [[nodiscard]] static int64_t bytes(const GlmConfig& config, DType act, int64_t max_tokens);
+  Activation logits;         // [B, vocab] fp32; none in host memory, where the caller's are written
 };
 
 }  // namespace longshore::model

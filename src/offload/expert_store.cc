@@ -2,79 +2,195 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
-
 namespace longshore::offload {
 namespace {
 
-Result<kernels::ExpertView> bind_expert(const Checkpoint& checkpoint, int64_t layer,
-                                        int64_t expert) {
-  const GlmConfig& config = checkpoint.config();
-  const std::string prefix = fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert);
-  kernels::ExpertView view;
-  LS_TRY(view.gate, checkpoint.weight(prefix + "gate_proj.weight", config.moe_intermediate_size,
-                                      config.hidden_size));
-  LS_TRY(view.up, checkpoint.weight(prefix + "up_proj.weight", config.moe_intermediate_size,
-                                    config.hidden_size));
-  LS_TRY(view.down, checkpoint.weight(prefix + "down_proj.weight", config.hidden_size,
-                                      config.moe_intermediate_size));
-  return view;
+int64_t slots_within(const HostExperts& experts, int64_t budget_bytes) {
+  if (experts.size() == 0) return 0;
+  return std::min(experts.size(), budget_bytes / DeviceBank::block_bytes(experts));
 }
 
 }  // namespace
 
 Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t first_layer,
-                                        int64_t layers, kernels::Backend& backend) {
-  LS_CHECK_MSG(layers == 0 || first_layer >= checkpoint.config().first_k_dense,
-               "layer {} has no experts", first_layer);
+                                        int64_t layers, kernels::Backend& backend,
+                                        const StoreOptions& options) {
   ExpertStore store;
   store.backend_ = &backend;
-  store.first_layer_ = first_layer;
-  store.num_experts_ = checkpoint.config().num_experts;
-  store.seen_.resize(static_cast<size_t>(store.num_experts_));
-  store.experts_.reserve(static_cast<size_t>(layers * store.num_experts_));
-  for (int64_t layer = first_layer; layer < first_layer + layers; ++layer) {
-    for (int64_t expert = 0; expert < store.num_experts_; ++expert) {
-      LS_TRY(kernels::ExpertView view, bind_expert(checkpoint, layer, expert));
-      store.experts_.push_back(view);
+  LS_TRY(HostExperts experts, HostExperts::bind(checkpoint, first_layer, layers));
+  store.experts_ = std::make_unique<HostExperts>(std::move(experts));
+  store.tokens_of_.resize(static_cast<size_t>(store.experts_->per_layer()));
+  if (backend.memory().host() || store.experts_->size() == 0) return store;
+  if (options.group.on()) {
+    if (backend.transfers() == nullptr) {
+      return fail(ErrorKind::kDevice, "{} has no wire to stream experts over", backend.name());
     }
+    LS_TRY(store.grouped_, GroupedExperts::create(*store.experts_, backend, options.group));
+    return store;
   }
-  if (!store.experts_.empty()) {
-    const kernels::ExpertView& view = store.experts_.front();
-    store.expert_bytes_ =
-        view.gate.bytes_with_scales() + view.up.bytes_with_scales() + view.down.bytes_with_scales();
+  store.slots_ = slots_within(*store.experts_, options.budget_bytes);
+  if (store.slots_ == store.experts_->size()) {
+    LS_TRY_VOID(store.load_all());
+    return store;
   }
+  if (backend.transfers() == nullptr) {
+    return fail(ErrorKind::kDevice,
+                "{} cannot hold all experts and has no wire to stream them over", backend.name());
+  }
+  const GlmConfig& config = checkpoint.config();
+  const DeviceExpertsOptions chosen{.slots = store.slots_,
+                                    .ring = options.ring,
+                                    .max_tokens = options.max_tokens,
+                                    .max_top_k = config.experts_per_token,
+                                    .hidden = config.hidden_size,
+                                    .decode_tokens = options.decode_tokens,
+                                    .half_life = options.half_life,
+                                    .forced_fetch = options.forced_fetch,
+                                    .costs = options.costs};
+  LS_TRY(store.device_, DeviceExperts::create(*store.experts_, backend, options.cpu, chosen));
   return store;
 }
 
+Result<int64_t> ExpertStore::device_bytes(const Checkpoint& checkpoint, int64_t first_layer,
+                                          int64_t layers, kernels::Backend& backend,
+                                          const StoreOptions& options) {
+  if (backend.memory().host()) return 0;
+  LS_TRY(const HostExperts experts, HostExperts::bind(checkpoint, first_layer, layers));
+  if (experts.size() == 0) return 0;
+  if (options.group.on()) return GroupedExperts::bytes(experts, options.group);
+  const int64_t slots = slots_within(experts, options.budget_bytes);
+  if (slots == experts.size()) return DeviceBank::bytes(experts, slots);
+  constexpr int64_t kWord = 4;
+  return DeviceBank::bytes(experts, slots + options.ring) + experts.per_layer() * kWord +
+         options.max_tokens * checkpoint.config().experts_per_token * kWord;
+}
+
+Result<int64_t> ExpertStore::offloaded_bytes(const Checkpoint& checkpoint, int64_t first_layer,
+                                             int64_t layers, kernels::Backend& backend,
+                                             const StoreOptions& options) {
+  if (backend.memory().host()) return 0;
+  LS_TRY(const HostExperts experts, HostExperts::bind(checkpoint, first_layer, layers));
+  if (options.group.on()) {
+    int64_t bytes = 0;
+    for (int64_t index = 0; index < experts.layers(); ++index)
+      bytes += options.group.offloads(index) ? experts.per_layer() * experts.expert_bytes() : 0;
+    return bytes;
+  }
+  return (experts.size() - slots_within(experts, options.budget_bytes)) * experts.expert_bytes();
+}
+
+Result<void> ExpertStore::load_all() {
+  LS_TRY(resident_, DeviceBank::create(*experts_, *backend_, slots_));
+  for (int64_t expert = 0; expert < slots_; ++expert) {
+    LS_TRY_VOID(resident_->load(expert, expert));
+  }
+  return {};
+}
+
 void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y) {
-  const int64_t index = layer - first_layer_;
-  LS_CHECK_MSG(index >= 0 && (index + 1) * num_experts_ <= static_cast<int64_t>(experts_.size()),
-               "layer {} is not in this store", layer);
-  count(x.rows, routes);
+  const int64_t index = experts_->index_of(layer);
+  if (forced_ != nullptr) {
+    drawn_.resize(static_cast<size_t>(x.rows * routes.top_k));
+    forced_->draw(static_cast<int32_t>(index), x.rows, routes.top_k, drawn_.data());
+    backend_->copy_ints(drawn_.data(), x.rows * routes.top_k, const_cast<int32_t*>(routes.ids));
+  }
+  if (device_ != nullptr) {
+    device_->run(index, x, routes, y);
+    if (trace_ != nullptr) trace_->add(static_cast<int32_t>(index), device_->routed());
+  } else if (grouped_ != nullptr) {
+    counters_.routes += x.rows * routes.top_k;
+    counters_.routes_on_device += x.rows * routes.top_k;
+    run_here(index, x, routes, y, grouped_->begin(index));
+    grouped_->end(index);
+  } else if (resident_) {
+    counters_.routes += x.rows * routes.top_k;
+    counters_.routes_on_device += x.rows * routes.top_k;
+    run_here(index, x, routes, y, resident_->layer(index));
+  } else {
+    count(index, x.rows, routes);
+    run_here(index, x, routes, y, experts_->layer(index));
+  }
+}
+
+void ExpertStore::run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
+                           const kernels::ExpertView* table) {
   kernels::ExpertsParams params;
   params.x = x;
   params.ids = routes.ids;
   params.weights = routes.weights;
   params.top_k = routes.top_k;
-  params.experts = experts_.data() + index * num_experts_;
-  params.num_experts = num_experts_;
+  params.experts = table;
+  params.num_experts = experts_->per_layer();
+  params.shape = experts_->shape(index);
+  params.mixed = experts_->mixed(index);
   params.y = y;
   backend_->experts(params);
 }
 
-void ExpertStore::count(int64_t tokens, const Routes& routes) {
-  std::fill(seen_.begin(), seen_.end(), uint8_t{0});
-  int64_t distinct = 0;
-  for (int64_t i = 0; i < tokens * routes.top_k; ++i) {
-    uint8_t& seen = seen_[static_cast<size_t>(routes.ids[i])];
-    distinct += seen == 0 ? 1 : 0;
-    seen = 1;
+void ExpertStore::begin_step(int64_t tokens) {
+  if (device_ != nullptr) device_->begin_step(tokens);
+  if (grouped_ != nullptr) grouped_->begin_step();
+}
+
+void ExpertStore::end_step() {
+  if (device_ != nullptr) device_->end_step();
+}
+
+Result<void> ExpertStore::record(TraceWriter* writer) {
+  if ((resident_ || grouped_ != nullptr) && writer != nullptr) {
+    return fail(ErrorKind::kUsage,
+                "--record-routing: all experts are on the device and nobody sees their routes; "
+                "lower --gpu-expert-gib or use --device cpu");
   }
+  trace_ = writer;
+  return {};
+}
+
+void ExpertStore::report(StoreReport& into) const {
+  into.counters = counters();
+  if (grouped_ != nullptr) {
+    into.counters.prefetched = grouped_->counters().prefetched;
+    into.counters.wire_bytes = grouped_->counters().wire_bytes;
+    into.resident.assign(static_cast<size_t>(experts_->size()), 0);
+    for (int64_t i = 0; i < experts_->size(); ++i)
+      into.resident[static_cast<size_t>(i)] = grouped_->resident(i / experts_->per_layer()) ? 1 : 0;
+  }
+  if (resident_) into.resident.assign(static_cast<size_t>(experts_->size()), 1);
+  if (device_ == nullptr) return;
+  into.resident.resize(static_cast<size_t>(experts_->size()));
+  for (size_t expert = 0; expert < into.resident.size(); ++expert)
+    into.resident[expert] = device_->slots().find(static_cast<int32_t>(expert)) >= 0 ? 1 : 0;
+  const Costs& costs = device_->costs();
+  into.wire_bytes_per_second = costs.wire_bytes_per_second();
+  into.cpu_bytes_per_second = static_cast<double>(experts_->expert_bytes()) / costs.cpu_seconds(1);
+}
+
+int64_t ExpertStore::pool_bytes() const {
+  if (device_ != nullptr) return device_->pool_bytes();
+  if (grouped_ != nullptr) return grouped_->pool_bytes();
+  return resident_ ? resident_->blocks() * resident_->copied_bytes() : 0;
+}
+
+void ExpertStore::force(Routing* routing) {
+  LS_CHECK(routing == nullptr || !routing->is_trace());
+  forced_ = routing;
+}
+
+const ExpertCounters& ExpertStore::counters() const {
+  return device_ != nullptr ? device_->counters() : counters_;
+}
+
+void ExpertStore::count(int64_t index, int64_t tokens, const Routes& routes) {
+  std::fill(tokens_of_.begin(), tokens_of_.end(), 0);
+  for (int64_t i = 0; i < tokens * routes.top_k; ++i)
+    ++tokens_of_[static_cast<size_t>(routes.ids[i])];
+  const auto distinct =
+      static_cast<int64_t>(tokens_of_.size()) - std::count(tokens_of_.begin(), tokens_of_.end(), 0);
   counters_.routes += tokens * routes.top_k;
   counters_.routed_experts += distinct;
   counters_.computed_on_cpu += distinct;
-  counters_.bytes_read += distinct * expert_bytes_;
+  counters_.cpu_bytes += distinct * experts_->expert_bytes();
+  if (trace_ != nullptr) trace_->add(static_cast<int32_t>(index), routed_of(tokens_of_));
 }
 
 }  // namespace longshore::offload

@@ -1,15 +1,19 @@
 // Where the routed experts live and who computes them: the model's only way to an expert.
 //
-// The store is below the model: a MoE layer calls run() and does not know where an expert lies. On
-// a machine without a GPU all experts lie in host memory, as they are in the checkpoint, and the
-// CPU computes them there. Each model instance (target, draft) has its own store.
+// The store is below the model: a MoE layer calls run() and does not know where an expert lies.
+// Without a device all experts lie in host memory as they are in the checkpoint, and the CPU
+// computes them there. With one, as many as the budget holds lie in its slots; everything resident
+// is only a large budget. Each model instance (target, draft) has its own store: nothing that one
+// does starts, resets or advances the other's.
 //
-// Ownership: the checkpoint whose memory the views point into, and the backend, outlive the store.
-// Threading: one thread (the engine's) calls run(); counters() may be read by the same thread
-// between steps.
+// Ownership: the checkpoint whose memory the views point into, and the backends, outlive the store.
+// Threading: one thread (the engine's) calls run() and end_step(); counters() may be read by the
+// same thread between steps.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,51 +21,96 @@
 #include "base/tensor.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
+#include "offload/counters.h"
+#include "offload/device_bank.h"
+#include "offload/device_experts.h"
+#include "offload/grouped_experts.h"
+#include "offload/host_experts.h"
+#include "offload/routing.h"
+#include "offload/trace.h"
 
 namespace longshore::offload {
 
-// Which expert each token goes to, in the order of the router.
-struct Routes {
-  const int32_t* ids = nullptr;    // [tokens, top_k]
-  const float* weights = nullptr;  // [tokens, top_k]
-  int64_t top_k = 0;
-};
-
-// Conservation: routed_experts = computed_on_cpu as long as there is no device.
-struct ExpertCounters {
-  int64_t routes = 0;           // token-expert pairs
-  int64_t routed_experts = 0;   // distinct experts, summed over calls
-  int64_t computed_on_cpu = 0;  // of these, by the CPU where they lie
-  int64_t bytes_read = 0;       // weight and scale bytes of these
+// Read only for a device.
+struct StoreOptions {
+  int64_t budget_bytes = INT64_MAX;  // of slots; no more than all experts are taken
+  int64_t max_tokens = 0;            // of one step
+  kernels::Backend* cpu =
+      nullptr;                 // computes missing experts where they lie; nullptr: all are fetched
+  int64_t ring = 32;           // blocks that missing experts pass through
+  int64_t decode_tokens = 64;  // steps with more tokens stream instead of using the CPU
+  double half_life = 256;      // steps after which a use of an expert counts half
+  double forced_fetch = -1;  // share of the misses that is fetched; negative: as measured costs say
+  std::optional<Costs::Start> costs = std::nullopt;
+  GroupOptions group = {};  // on: whole layers stream, the budget is not read
 };
 
 class ExpertStore {
  public:
   // Binds the experts of layers [first_layer, first_layer + layers) of the checkpoint; all of them
-  // must be MoE layers. kModel: a tensor is missing or malformed.
+  // must be MoE layers. kModel: a tensor is missing or malformed; kMemory, kDevice.
   static Result<ExpertStore> create(const Checkpoint& checkpoint, int64_t first_layer,
-                                    int64_t layers, kernels::Backend& backend);
+                                    int64_t layers, kernels::Backend& backend,
+                                    const StoreOptions& options);
+
+  // What create() takes of the backend's memory. kModel.
+  static Result<int64_t> device_bytes(const Checkpoint& checkpoint, int64_t first_layer,
+                                      int64_t layers, kernels::Backend& backend,
+                                      const StoreOptions& options);
+
+  // Bytes of the experts that have no slot of the device. kModel.
+  static Result<int64_t> offloaded_bytes(const Checkpoint& checkpoint, int64_t first_layer,
+                                         int64_t layers, kernels::Backend& backend,
+                                         const StoreOptions& options);
 
   // y[t] += sum of the routed experts of token t, each route computed exactly once. layer: the
   // checkpoint's layer index.
-  //   x [tokens, hidden] act;  y [tokens, hidden] fp32.
+  //   x [tokens, hidden] act;  y [tokens, hidden] fp32. All in the backend's memory.
   void run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y);
+  // Before a step of so many tokens is queued.
+  void begin_step(int64_t tokens);
+  // After the step's work has been waited for.
+  void end_step();
 
-  [[nodiscard]] const ExpertCounters& counters() const { return counters_; }
+  // Every call's routes go to the writer from now on, nullptr: no more. Only where the host sees
+  // them: kUsage otherwise.
+  [[nodiscard]] Result<void> record(TraceWriter* writer);
+
+  // Benchmarks: the routes of every call are drawn from `routing` instead, which is no trace;
+  // nullptr: the model's own again.
+  void force(Routing* routing);
+
+  [[nodiscard]] const ExpertCounters& counters() const;
+  // Reuses the report's memory.
+  void report(StoreReport& into) const;
   // Weight and scale bytes of one expert.
-  [[nodiscard]] int64_t expert_bytes() const { return expert_bytes_; }
+  [[nodiscard]] int64_t expert_bytes() const { return experts_->expert_bytes(); }
+  // Experts that the device's slots hold at most, and the memory of slots and ring; 0 without a
+  // device.
+  [[nodiscard]] int64_t slots() const { return slots_; }
+  [[nodiscard]] int64_t pool_bytes() const;
+  // Where not everything is resident, else nullptr.
+  [[nodiscard]] const DeviceExperts* device() const { return device_.get(); }
+  [[nodiscard]] const HostExperts& experts() const { return *experts_; }
 
  private:
   ExpertStore() = default;
-  void count(int64_t tokens, const Routes& routes);
+  Result<void> load_all();
+  void run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
+                const kernels::ExpertView* table);
+  void count(int64_t index, int64_t tokens, const Routes& routes);
 
   kernels::Backend* backend_ = nullptr;
-  int64_t first_layer_ = 0;
-  int64_t num_experts_ = 0;
-  int64_t expert_bytes_ = 0;
-  std::vector<kernels::ExpertView> experts_;  // [layers, num_experts]
-  std::vector<uint8_t> seen_;                 // [num_experts] scratch of count()
-  ExpertCounters counters_;
+  std::unique_ptr<HostExperts> experts_;  // does not move: others point to it
+  int64_t slots_ = 0;
+  std::optional<DeviceBank> resident_;       // all of them
+  std::unique_ptr<DeviceExperts> device_;    // some of them
+  std::unique_ptr<GroupedExperts> grouped_;  // all of some layers
+  ExpertCounters counters_;                  // without device_
+  TraceWriter* trace_ = nullptr;
+  Routing* forced_ = nullptr;
+  std::vector<int32_t> drawn_;      // [tokens, top_k] scratch of forced_
+  std::vector<int32_t> tokens_of_;  // [per_layer] scratch of count()
 };
 
 }  // namespace longshore::offload

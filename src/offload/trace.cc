@@ -39,6 +39,14 @@ bool read_record(std::FILE* file, const Trace& trace, LayerRoutes& record) {
 
 }  // namespace
 
+std::vector<Routed> routed_of(std::span<const int32_t> tokens_of) {
+  std::vector<Routed> routed;
+  for (size_t expert = 0; expert < tokens_of.size(); ++expert) {
+    if (tokens_of[expert] > 0) routed.push_back({static_cast<int32_t>(expert), tokens_of[expert]});
+  }
+  return routed;
+}
+
 Result<Trace> Trace::read(const std::string& path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              std::fclose);

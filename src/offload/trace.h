@@ -24,6 +24,9 @@ struct Routed {
   int32_t tokens = 0;  // >= 1
 };
 
+// Of one call: tokens_of [experts of the layer].
+[[nodiscard]] std::vector<Routed> routed_of(std::span<const int32_t> tokens_of);
+
 struct LayerRoutes {
   int32_t layer = 0;
   bool new_step = false;

@@ -183,9 +183,9 @@ App::Answer App::post(const HttpRequest& request) const {
 }
 
 HttpResponse App::health() const {
-  const bool draining = draining_.load();
-  HttpResponse response = json_response(Json{{"status", draining ? "draining" : "ok"}}.dump());
-  response.status = draining ? 503 : 200;
+  const char* status = sources_.engine().fault ? "failed" : draining_.load() ? "draining" : "ok";
+  HttpResponse response = json_response(Json{{"status", status}}.dump());
+  response.status = std::string_view(status) == "ok" ? 200 : 503;
   return response;
 }
 

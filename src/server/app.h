@@ -34,7 +34,7 @@ struct AppOptions {
 // What the app asks of the engine's side; any thread calls.
 struct AppSources {
   std::function<engine::EngineCounters()> engine;
-  std::function<offload::ExpertCounters()> experts;
+  std::function<offload::StoreReport()> experts;
 };
 
 class App {
@@ -51,7 +51,7 @@ class App {
   // The error as the client of this path expects it.
   [[nodiscard]] HttpResponse error_response(const HttpRequest& head, const ApiError& error) const;
 
-  // From now on /health says 503.
+  // From now on /health says 503, as it does after a device's fault.
   void set_draining() { draining_.store(true); }
   [[nodiscard]] const AppOptions& options() const { return options_; }
 

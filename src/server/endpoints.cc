@@ -61,7 +61,8 @@ ApiResult<Ids> encode_messages(const session::LoadedModel& loaded, const Json& b
   ChatPrompt prompt;
   prompt.messages = read_messages(fields);
   Json tools = read_tools(fields);
-  if (tools_are_offered(fields, tools)) prompt.tools = std::move(tools);
+  const bool offered = read_tool_choice(fields, tools).calls != text::OutputFormat::Calls::kNone;
+  if (offered) prompt.tools = std::move(tools);
   prompt.template_variables = read_template_variables(fields);
   prompt.continue_final_message = fields.flag("continue_final_message", false);
   prompt.add_generation_prompt = fields.flag("add_generation_prompt", true);
@@ -179,21 +180,49 @@ ApiResult<std::string> detokenize(const session::LoadedModel& loaded, const Json
 }
 
 std::string offload_report(const session::LoadedModel& loaded,
-                           const offload::ExpertCounters& counters) {
-  const GlmConfig& config = loaded.model->config();
-  const int64_t experts = (config.num_layers - config.first_k_dense) * config.num_experts;
-  const int64_t expert_bytes = loaded.model->experts().expert_bytes();
-  const Json report = {
-      {"device", nullptr},
-      {"host",
-       {{"experts", experts}, {"expert_bytes", expert_bytes}, {"bytes", experts * expert_bytes}}},
-      // Experts on a device, layer by layer: there is no device.
-      {"resident", Json::array()},
-      {"counters",
-       {{"routes", counters.routes},
-        {"routed_experts", counters.routed_experts},
-        {"computed_on_cpu", counters.computed_on_cpu},
-        {"bytes_read", counters.bytes_read}}}};
+                           const offload::StoreReport& experts) {
+  const offload::ExpertStore& store = loaded.model->experts();
+  const auto per_layer = static_cast<size_t>(store.experts().per_layer());
+  // For each MoE layer a string of 0 and 1, an expert each.
+  Json resident = Json::array();
+  for (size_t first = 0; first < experts.resident.size(); first += per_layer) {
+    std::string layer(per_layer, '0');
+    for (size_t e = 0; e < per_layer; ++e) layer[e] = experts.resident[first + e] != 0 ? '1' : '0';
+    resident.push_back(std::move(layer));
+  }
+  Json device = nullptr;
+  if (store.pool_bytes() > 0) {
+    device = {{"name", loaded.backend->name()},
+              {"slots", store.slots()},
+              {"experts", std::count(experts.resident.begin(), experts.resident.end(), 1)},
+              {"pool_bytes", store.pool_bytes()}};
+  }
+  const offload::ExpertCounters& c = experts.counters;
+  const Json report = {{"device", device},
+                       {"host",
+                        {{"experts", store.experts().size()},
+                         {"expert_bytes", store.expert_bytes()},
+                         {"bytes", store.experts().size() * store.expert_bytes()}}},
+                       {"resident", resident},
+                       {"rates",
+                        {{"wire_bytes_per_second", experts.wire_bytes_per_second},
+                         {"cpu_bytes_per_second", experts.cpu_bytes_per_second}}},
+                       {"counters",
+                        {{"routes", c.routes},
+                         {"routes_on_device", c.routes_on_device},
+                         {"routed_experts", c.routed_experts},
+                         {"hits", c.hits},
+                         {"fetched", c.fetched},
+                         {"computed_on_cpu", c.computed_on_cpu},
+                         {"prefetched", c.prefetched},
+                         {"prefetched_unused", c.prefetched_unused},
+                         {"wire_bytes", c.wire_bytes},
+                         {"cpu_bytes", c.cpu_bytes},
+                         {"wire_seconds", c.wire_seconds},
+                         {"cpu_seconds", c.cpu_seconds},
+                         {"handshakes", c.handshakes},
+                         {"handshake_seconds", c.handshake_seconds},
+                         {"policy_seconds", c.policy_seconds}}}};
   return report.dump();
 }
 

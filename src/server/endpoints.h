@@ -29,9 +29,9 @@ namespace longshore::server {
 [[nodiscard]] ApiResult<std::string> detokenize(const session::LoadedModel& loaded,
                                                 const text::Json& body);
 
-// Where the experts are and who computed them. counters: as of the last step.
+// Where the experts are and who computed them. report: as of the last step.
 [[nodiscard]] std::string offload_report(const session::LoadedModel& loaded,
-                                         const offload::ExpertCounters& counters);
+                                         const offload::StoreReport& report);
 
 [[nodiscard]] std::string front_page(const ApiOptions& options);
 

@@ -13,21 +13,21 @@
 namespace longshore::server {
 namespace {
 
-// The last step's counters of the experts, for other threads than the engine's.
+// The experts as of the last step, for other threads than the engine's.
 class ExpertSnapshot {
  public:
-  void set(const offload::ExpertCounters& counters) {
+  void set(const offload::ExpertStore& store) {
     const std::lock_guard lock(mutex_);
-    counters_ = counters;
+    store.report(report_);
   }
-  [[nodiscard]] offload::ExpertCounters get() const {
+  [[nodiscard]] offload::StoreReport get() const {
     const std::lock_guard lock(mutex_);
-    return counters_;
+    return report_;
   }
 
  private:
   mutable std::mutex mutex_;
-  offload::ExpertCounters counters_;
+  offload::StoreReport report_;
 };
 
 }  // namespace
@@ -39,7 +39,7 @@ struct Server::Impl {
         service(loaded,
                 [this, &loaded](const engine::StepReport& report) {
                   metrics.on_step(report);
-                  experts.set(loaded.model->experts().counters());
+                  experts.set(loaded.model->experts());
                   wakes.flush();
                 }),
         app(loaded, metrics, options.app,

@@ -140,6 +140,8 @@ class Assembler {
 
 Result<void> prepare(const LoadedModel& loaded, CompletionRequest& request) {
   if (request.generation.stop_ids.empty()) request.generation.stop_ids = loaded.defaults.eos_ids;
+  // The constraint's end is the output's, and only a stop id can say so.
+  if (request.generation.constraint) request.generation.ignore_stop_ids = false;
   for (const std::string& stop : request.stop) {
     if (stop.empty())
       return fail(ErrorKind::kUsage, "stop: an empty string would stop at once; remove it");

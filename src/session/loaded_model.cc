@@ -1,14 +1,50 @@
 #include "session/loaded_model.h"
 
 #include <algorithm>
+#include <charconv>
+
+#include "model/memory_plan.h"
 
 namespace longshore::session {
 namespace {
 
-Result<std::unique_ptr<kernels::Backend>> make_backend(const LoadOptions& options,
-                                                       ThreadPool& pool) {
+Result<std::unique_ptr<kernels::Backend>> make_host_backend(const LoadOptions& options,
+                                                            ThreadPool& pool) {
   if (options.precision == Precision::kReference) return kernels::make_reference_backend(pool);
   return kernels::make_cpu_backend(pool, options.cpu_isa);
+}
+
+kernels::CudaOptions cuda_options(const LoadOptions& options, int ordinal) {
+  // Experts of many tokens and products of long chunks want room for their intermediate results.
+  constexpr int64_t kPerToken = int64_t{128} << 10;
+  constexpr int64_t kLeast = int64_t{512} << 20;
+  return {.device = ordinal,
+          .scratch_bytes = std::max(kLeast, options.chunk * kPerToken),
+          .moe_w8a8 = options.moe_w8a8,
+          .moe_config_folder = options.moe_config_folder};
+}
+
+// choice: what "auto" came to.
+Result<std::unique_ptr<kernels::Backend>> make_backend(const LoadOptions& options, ThreadPool& pool,
+                                                       std::string& choice) {
+  if (options.backend) return options.backend(pool);
+  LS_TRY(const std::optional<int> ordinal, cuda_ordinal(options.device));
+  const bool reference = options.precision == Precision::kReference;
+  if (ordinal && reference) {
+    return fail(ErrorKind::kUsage,
+                "--precision reference runs on the CPU only: leave out --device {} or use "
+                "--precision production",
+                options.device);
+  }
+  if (ordinal) return kernels::make_cuda_backend(cuda_options(options, *ordinal));
+  if (options.device == "cpu") return make_host_backend(options, pool);
+  if (reference) {
+    choice = "cpu: --precision reference runs there only";
+    return make_host_backend(options, pool);
+  }
+  auto cuda = kernels::make_cuda_backend(cuda_options(options, 0));
+  choice = cuda ? "cuda" : fmt::format("cpu: {}", cuda.error().message);
+  return cuda ? std::move(cuda) : make_host_backend(options, pool);
 }
 
 Result<Checkpoint> open_checkpoint(const LoadOptions& options, int threads,
@@ -51,7 +87,124 @@ Result<void> check_stop_ids(const LoadedModel& loaded) {
   return {};
 }
 
+constexpr double kGiB = 1 << 30;
+
+// How much of a device the experts take. auto: what is left when everything else has its place and
+// the driver some room.
+Result<int64_t> expert_budget(const LoadedModel& loaded, const model::StepLimits& limits) {
+  const LoadOptions& options = loaded.options;
+  if (options.gpu_expert_gib) return static_cast<int64_t>(*options.gpu_expert_gib * kGiB);
+  kernels::Backend& backend = *loaded.backend;
+  const auto plan = [&](int64_t budget) {
+    return model::plan_memory(*loaded.checkpoint, backend, limits, options.with_mtp,
+                              {.budget_bytes = budget}, options.max_total_tokens);
+  };
+  LS_TRY(const model::MemoryPlan all, plan(INT64_MAX));
+  const int64_t available = backend.memory().available();
+  if (all.total() <= available || backend.transfers() == nullptr) return INT64_MAX;
+  LS_TRY(const model::MemoryPlan none, plan(0));
+  constexpr int64_t kReserve = int64_t{512} << 20;
+  return std::max<int64_t>(available - none.total() - kReserve, 0);
+}
+
+// Experts that are fetched come out of locked memory of the process's own.
+Result<void> prepare_wire(LoadedModel& loaded, int threads, const LoadProgress& progress,
+                          const CancelToken& cancel) {
+  LS_TRY_VOID(loaded.checkpoint->read_into_memory(threads, progress, cancel));
+  LS_TRY(loaded.cpu_backend, kernels::make_cpu_backend(*loaded.pool, loaded.options.cpu_isa));
+  for (const std::span<const std::byte> range : loaded.checkpoint->memory()) {
+    const auto locked =
+        loaded.backend->transfers()->pin(range.data(), static_cast<int64_t>(range.size()));
+    if (locked) continue;
+    loaded.notes.push_back(
+        fmt::format("{}: experts are fetched from memory that is not locked, at a fraction of the "
+                    "wire's speed; "
+                    "raise the limit of locked memory (ulimit -l)",
+                    locked.error().message));
+    break;
+  }
+  return {};
+}
+
+// Model, MTP layer and the layout of their caches. A device is refused with the numbers before it
+// is given anything; its weights are read ahead of their upload.
+Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, int threads,
+                        const LoadProgress& progress, const CancelToken& cancel) {
+  const LoadOptions& options = loaded.options;
+  const Checkpoint& checkpoint = *loaded.checkpoint;
+  kernels::Backend& backend = *loaded.backend;
+  const bool host = backend.memory().host();
+  const auto read_ahead = [&]() -> Result<void> {
+    return options.synthetic.empty() ? checkpoint.prefault(threads, progress, cancel)
+                                     : Result<void>();
+  };
+  offload::StoreOptions offload{.forced_fetch = options.forced_fetch,
+                                .group = options.offload_group};
+  if (host && (options.gpu_expert_gib || options.offload_group.on())) {
+    return fail(ErrorKind::kUsage,
+                "{} is for a device, and everything is in host memory here: use --device cuda",
+                options.gpu_expert_gib ? "--gpu-expert-gib" : "--offload-group-size");
+  }
+  if (!host) {
+    LS_TRY(offload.budget_bytes, expert_budget(loaded, limits));
+    LS_TRY(const model::MemoryPlan plan,
+           model::plan_memory(checkpoint, backend, limits, options.with_mtp, offload,
+                              options.max_total_tokens));
+    LS_TRY_VOID(model::check_memory(plan, backend.memory()));
+    if (plan.offloaded > 0) {
+      if (options.moe_w8a8 && !options.offload_group.on()) {
+        return fail(ErrorKind::kUsage,
+                    "--moe-activations fp8: the CPU computes experts with 16-bit activations, and "
+                    "{:.1f} GB of experts do not fit the device; use bf16",
+                    static_cast<double>(plan.offloaded) / 1e9);
+      }
+      LS_TRY_VOID(prepare_wire(loaded, threads, progress, cancel));
+      offload.cpu = loaded.cpu_backend.get();
+    } else {
+      LS_TRY_VOID(read_ahead());
+    }
+  }
+  const GlmConfig& config = checkpoint.config();
+  LS_TRY(loaded.model,
+         model::Model::create(checkpoint, backend, limits,
+                              model::target_options(offload, config, options.with_mtp)));
+  if (options.with_mtp) {
+    LS_TRY(loaded.mtp, model::Mtp::create(checkpoint, *loaded.model, backend, limits,
+                                          model::draft_options(offload, config)));
+  }
+  loaded.layout = model::KvLayout::of(checkpoint.config(), backend, options.with_mtp);
+  return host ? read_ahead() : Result<void>();
+}
+
+Result<void> start_recording(LoadedModel& loaded) {
+  if (loaded.options.record_routing.empty()) return {};
+  const offload::HostExperts& experts = loaded.model->experts().experts();
+  if (experts.size() == 0)
+    return fail(ErrorKind::kUsage, "--record-routing: the model has no experts");
+  LS_TRY(offload::TraceWriter writer,
+         offload::TraceWriter::create(loaded.options.record_routing,
+                                      static_cast<int32_t>(experts.layers()),
+                                      static_cast<int32_t>(experts.per_layer())));
+  loaded.routing = std::make_unique<offload::TraceWriter>(std::move(writer));
+  return loaded.model->experts().record(loaded.routing.get());
+}
+
 }  // namespace
+
+Result<std::optional<int>> cuda_ordinal(std::string_view device) {
+  if (device == "cpu" || device == "auto") return std::nullopt;
+  if (device == "cuda") return 0;
+  constexpr std::string_view kPrefix = "cuda:";
+  if (device.starts_with(kPrefix)) {
+    const std::string_view digits = device.substr(kPrefix.size());
+    int ordinal = -1;
+    const auto [end, fault] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
+    if (fault == std::errc() && end == digits.data() + digits.size() && ordinal >= 0)
+      return ordinal;
+  }
+  return fail(ErrorKind::kUsage, "--device {}: use cpu, cuda, cuda:N or auto", device);
+}
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options,
                                                        const LoadProgress& progress,
@@ -76,23 +229,20 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
     LS_TRY_VOID(load_text(*loaded));
     LS_TRY(loaded->defaults, load_generation_defaults(options.model, config));
     LS_TRY_VOID(check_stop_ids(*loaded));
+    loaded->constraints =
+        std::make_unique<OutputConstraints>(*loaded->tokenizer, config.vocab_size);
   }
-  LS_TRY(loaded->backend, make_backend(options, *loaded->pool));
+  LS_TRY(loaded->backend, make_backend(options, *loaded->pool, loaded->device_choice));
+  if (options.with_mtp && config.num_mtp_layers == 0) {
+    return fail(ErrorKind::kUsage,
+                "{} has no MTP layer (num_nextn_predict_layers is 0): leave out --mtp",
+                loaded->checkpoint->where());
+  }
   const int64_t chunk = std::min(options.chunk, context);
-  const int64_t step_tokens = chunk + options.max_running;
-  LS_TRY(loaded->model, model::Model::create(*loaded->checkpoint, *loaded->backend, step_tokens));
-  if (options.with_mtp) {
-    if (config.num_mtp_layers == 0) {
-      return fail(ErrorKind::kUsage,
-                  "{} has no MTP layer (num_nextn_predict_layers is 0): leave out --mtp",
-                  loaded->checkpoint->where());
-    }
-    LS_TRY(loaded->mtp,
-           model::Mtp::create(*loaded->checkpoint, *loaded->model, *loaded->backend, step_tokens));
-  }
-  loaded->layout = model::KvLayout::of(config, *loaded->backend, options.with_mtp);
-  if (options.synthetic.empty())
-    LS_TRY_VOID(loaded->checkpoint->prefault(threads, progress, cancel));
+  const model::StepLimits limits{
+      .tokens = chunk + options.max_running, .sequences = options.max_running, .context = context};
+  LS_TRY_VOID(load_model(*loaded, limits, threads, progress, cancel));
+  LS_TRY_VOID(start_recording(*loaded));
   const engine::EngineOptions engine_options{
       .context_length = context,
       .max_running = options.max_running,
@@ -103,6 +253,13 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   LS_TRY(loaded->engine,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   return loaded;
+}
+
+Result<void> LoadedModel::close_routing() {
+  if (routing == nullptr) return {};
+  LS_TRY_VOID(model->experts().record(nullptr));
+  const std::unique_ptr<offload::TraceWriter> writer = std::move(routing);
+  return writer->close();
 }
 
 }  // namespace longshore::session

@@ -13,7 +13,8 @@ struct OutputParser::Impl {
       : parse_reasoning(options.parse_reasoning),
         schemas(options.tools),
         reasoning(options.starts_in_reasoning, interrupting_tools(options)),
-        calls(schemas, {options.parse_tool_calls, options.parse_reasoning}) {}
+        calls(schemas, {options.parse_tool_calls, options.parse_reasoning}),
+        verbatim(options.verbatim) {}
 
   [[nodiscard]] std::vector<std::string> interrupting_tools(
       const OutputParserOptions& options) const {
@@ -24,13 +25,19 @@ struct OutputParser::Impl {
     if (!pieces.reasoning.empty()) {
       out.push_back({OutputDelta::Kind::kReasoning, 0, pieces.reasoning});
     }
-    calls.push(pieces.rest, out);
+    add_rest(pieces.rest, out);
+  }
+
+  void add_rest(std::string_view text, std::vector<OutputDelta>& out) {
+    if (!verbatim) return calls.push(text, out);
+    if (!text.empty()) out.push_back({OutputDelta::Kind::kContent, 0, std::string(text)});
   }
 
   bool parse_reasoning;
   ToolSchemas schemas;
   ReasoningSplitter reasoning;
   GlmToolCallParser calls;
+  bool verbatim;
 };
 
 OutputParser::OutputParser(const OutputParserOptions& options)
@@ -44,7 +51,7 @@ std::vector<OutputDelta> OutputParser::push(std::string_view text) {
   if (impl_->parse_reasoning) {
     impl_->add(impl_->reasoning.push(text), out);
   } else {
-    impl_->calls.push(text, out);
+    impl_->add_rest(text, out);
   }
   return out;
 }

@@ -33,8 +33,9 @@ struct OutputParserOptions {
   bool starts_in_reasoning = false;  // the prompt ended with <think>
   bool parse_reasoning = true;       // false: all of it, markers included, is content
   bool parse_tool_calls =
-      true;    // false: markup of tool calls never shows in content, calls are dropped
-  Json tools;  // the request's tools (array) or null: their schemas type the arguments
+      true;               // false: markup of tool calls never shows in content, calls are dropped
+  bool verbatim = false;  // without tool calls: what follows the reasoning is content as it stands
+  Json tools;             // the request's tools (array) or null: their schemas type the arguments
 };
 
 // Threading: one stream, one thread.

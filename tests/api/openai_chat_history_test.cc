@@ -287,8 +287,11 @@ TEST(ChatHistory, ToolsAreRefusedByName) {
             "tools[0].function.description"},
            {R"([{"type": "function", "function": {"name": "f", "parameters": []}}])",
             "tools[0].function.parameters"},
-           {R"([{"type": "function", "function": {"name": "f", "strict": true}}])",
+           {R"([{"type": "function", "function": {"name": "f", "strict": 1}}])",
             "tools[0].function.strict"},
+           {R"([{"type": "function", "function": {"name": "f", "strict": true, "parameters":
+            {"properties": {"a": {"if": {}}}}}}])",
+            "tools[0].function.parameters"},
            {R"([{"type": "function", "function": {"name": "f", "extra": 1}}])",
             "tools[0].function.extra"},
            {"[" + std::string(kTool) + "," + kTool + "]", "tools[1].function.name"}}) {

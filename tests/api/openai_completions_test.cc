@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{R"("regex": "a")", "regex", "not supported"},
         Refusal{R"("ebnf": "a")", "ebnf", "not supported"},
         Refusal{R"("guided_json": {"a": 1})", "guided_json", "not supported"},
-        Refusal{R"("response_format": {"type": "json_object"})", "response_format", "structured"},
+        Refusal{R"("response_format": {"type": "xml"})", "response_format.type", "expected"},
         Refusal{R"("temperature": "x")", "temperature", "expected a number"},
         Refusal{R"("top_p": 2)", "top_p", "must lie in"},
         Refusal{R"("stop": [1])", "stop[0]", "expected a string"},

@@ -68,7 +68,7 @@ TEST(Usage, FlagsAndArgumentsAreRefusedByName) {
       {{"generate", kNano, "-p", "x", "--file", "-"}, "-p TEXT"},
       {{"bench", "decode", "--synthetic", "nonsense"}, "synthetic model 'nonsense'"},
       {{"bench", "decode", kNano, "--context", "999999"}, "--context 999999"},
-      {{"generate", kNano, "-p", "x", "--device", "cuda"}, "--device cuda"},
+      {{"generate", kNano, "-p", "x", "--device", "gpu"}, "--device gpu"},
       {{"generate", kNano, "-p", "x", "--cpu-isa", "nonsense"}, "nonsense"},
       {{"generate", kNano, "-p", "x", "--precision", "fp4"}, "--precision fp4"},
       {{"generate", kNano, "-p", "x", "--threads", "many"}, "--threads"},

@@ -51,10 +51,17 @@ void wait_for_text(pid_t child, const std::string& path, const std::string& text
 
 Finished longshore(const std::vector<std::string>& arguments, const std::string& input,
                    int interrupt_ms, const std::string& output, const std::string& until) {
+  return run_program(std::string(LONGSHORE_BINARY_DIR) + "/longshore", arguments, input,
+                     interrupt_ms, output, until);
+}
+
+Finished run_program(const std::string& program, const std::vector<std::string>& arguments,
+                     const std::string& input, int interrupt_ms, const std::string& output,
+                     const std::string& until) {
   const TemporaryDirectory dir;
   write_file(dir.file("in"), input);
   write_file(dir.file("out"), "");
-  std::vector<std::string> words = {std::string(LONGSHORE_BINARY_DIR) + "/longshore"};
+  std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

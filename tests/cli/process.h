@@ -22,6 +22,12 @@ struct Finished {
                                  const std::string& input = "", int interrupt_ms = -1,
                                  const std::string& output = "", const std::string& until = "");
 
+// The same of another copy of it.
+[[nodiscard]] Finished run_program(const std::string& program,
+                                   const std::vector<std::string>& arguments,
+                                   const std::string& input = "", int interrupt_ms = -1,
+                                   const std::string& output = "", const std::string& until = "");
+
 [[nodiscard]] std::vector<std::string> lines_of(const std::string& text);
 [[nodiscard]] std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& content);

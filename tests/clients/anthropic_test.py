@@ -138,7 +138,7 @@ class Anthropic(unittest.TestCase):
             self.ask([{"role": "nobody", "content": "a"}])
         self.assertEqual(caught.exception.body["error"]["type"], "invalid_request_error")
         with self.assertRaises(anthropic.BadRequestError):
-            self.ask(BERLIN, tools=[WEATHER], tool_choice={"type": "any"})
+            self.ask(BERLIN, tools=[WEATHER], tool_choice={"type": "tool", "name": "nobody"})
         with anthropic.Anthropic(base_url=self.server.address, api_key="wrong", max_retries=0) as stranger:
             with self.assertRaises(anthropic.AuthenticationError):
                 stranger.models.list()

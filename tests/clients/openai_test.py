@@ -129,15 +129,37 @@ class OpenAi(unittest.TestCase):
         answer = self.chat(messages, tools=[TIMER, convert], extra_body=NO_THINKING)
         self.assertEqual(answer.choices[0].message.content, "136 dollars are 562 francs.")
 
+    def test_a_call_can_be_forced(self):
+        strict = {"type": "function", "function": dict(WEATHER["function"], strict=True)}
+        for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+            answer = self.chat(COPY, tools=[strict], tool_choice=choice, extra_body=NO_THINKING).choices[0]
+            self.assertEqual(answer.finish_reason, "tool_calls")
+            self.assertEqual(answer.message.content, "")
+            for call in answer.message.tool_calls:
+                self.assertEqual(call.function.name, "get_weather")
+                self.assertEqual(list(json.loads(call.function.arguments)), ["city"])
+
+    def test_the_answer_has_the_schema(self):
+        schema = {
+            "type": "object",
+            "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["name", "age"],
+            "additionalProperties": False,
+        }
+        asked = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+        for thinking in (NO_THINKING, {}):
+            answer = self.chat(COPY, response_format=asked, extra_body=thinking, max_tokens=500).choices[0]
+            self.assertEqual(answer.finish_reason, "stop")
+            value = json.loads(answer.message.content)
+            self.assertEqual(list(value), ["name", "age"])
+            self.assertTrue(len(value["name"]) <= 10 and 0 <= value["age"] <= 99)
+
     def test_what_is_not_supported_is_named(self):
-        for field, value in (
-            ("tool_choice", "required"),
-            ("tool_choice", {"type": "function", "function": {"name": "get_weather"}}),
-            ("response_format", {"type": "json_object"}),
-        ):
-            with self.assertRaises(openai.BadRequestError) as caught:
-                self.chat(BERLIN, tools=[WEATHER], **{field: value})
-            self.assertIn(field, caught.exception.message)
+        schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.chat(BERLIN, response_format=asked)
+        self.assertIn("#/properties/a: uniqueItems", caught.exception.message)
 
     def test_logprobs(self):
         choice = self.chat(COPY, logprobs=True, top_logprobs=3, extra_body=NO_THINKING).choices[0]

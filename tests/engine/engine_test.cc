@@ -354,8 +354,8 @@ TEST(Engine, ACacheSmallerThanOneContextIsRefused) {
 
 TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
   TestModel broken(data_path("conformance/conf-fp8"), "reference", 128, /*threads=*/1);
-  auto& norm = const_cast<std::vector<float>&>(
-      broken.model->weights().norm);  // as a damaged file would have it
+  // As a damaged file would have it.
+  auto* norm = const_cast<float*>(broken.model->weights().norm);
   norm[3] = std::numeric_limits<float>::quiet_NaN();
   const auto engine = make_engine(broken, options());
   const Generated generated = run(*engine, greedy(prompt(20), 5));
@@ -367,7 +367,7 @@ TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
 
 TEST(Engine, WhatAFaultHasWrittenIsNotKept) {
   TestModel broken(data_path("conformance/conf-fp8"), "reference", 128, /*threads=*/1);
-  auto& norm = const_cast<std::vector<float>&>(broken.model->weights().norm);
+  auto* norm = const_cast<float*>(broken.model->weights().norm);
   const float sound = std::exchange(norm[3], std::numeric_limits<float>::infinity());
   const auto engine = make_engine(broken, options());
   EXPECT_EQ(run(*engine, greedy(prompt(150), 5)).result.reason, FinishReason::kFault);

@@ -429,5 +429,26 @@ TEST(SamplingParams, RefusesEveryFieldOutOfRangeByName) {
   EXPECT_THAT(refused(params), HasSubstr("logit_bias is 101"));
 }
 
+TEST(Sampler, OnlyAllowedIdsAreDrawnAndHaveLogprobs) {
+  Logits logits(130);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 7);
+  std::vector<uint64_t> allowed = {0, uint64_t{1} << 63, 1};  // ids 127 and 128
+  SamplingParams params;
+  params.top_logprobs = 5;
+  params.logit_bias = {{6, 100.0F}};
+  std::set<int32_t> drawn;
+  Sampler sampler(params, {});
+  for (int i = 0; i < 200; ++i) {
+    Logits copy = logits;
+    const Sampled sampled = sampler.sample(copy, {}, allowed);
+    drawn.insert(sampled.id);
+    ASSERT_EQ(sampled.top_logprobs.size(), 2U);
+    double sum = 0;
+    for (const auto& [id, logprob] : sampled.top_logprobs) sum += std::exp(logprob);
+    ASSERT_NEAR(sum, 1, 1e-5);
+  }
+  EXPECT_THAT(drawn, ElementsAre(127, 128));
+}
+
 }  // namespace
 }  // namespace longshore::engine

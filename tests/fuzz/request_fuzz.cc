@@ -38,7 +38,7 @@ const App& app() {
   static Metrics metrics("fuzz");
   static const App app(
       model(), metrics, AppOptions{},
-      {[] { return engine::EngineCounters{}; }, [] { return offload::ExpertCounters{}; }});
+      {[] { return engine::EngineCounters{}; }, [] { return offload::StoreReport{}; }});
   return app;
 }
 

@@ -150,6 +150,8 @@ class Experts : public BackendTest {
                          .top_k = c.top_k,
                          .experts = stack.views.data(),
                          .num_experts = c.experts,
+                         .shape = shape_of(stack.views[0]),
+                         .mixed = dtypes.size() > 1,
                          .y = y.view()};
     backend->experts(params);
     // Production rounds the intermediate to bf16.
@@ -207,6 +209,7 @@ TEST(Reference, ExpertsOfATokenAreIndependentOfItsBatch) {
                        .top_k = 1,
                        .experts = &expert,
                        .num_experts = 1,
+                       .shape = shape_of(expert),
                        .y = y.view()};
   backend->experts(params);
   for (int64_t t = 0; t < 6; ++t) {

@@ -9,6 +9,7 @@
 #include "kernels/format/bf16.h"
 #include "kernels/format/e4m3.h"
 #include "kernels/format/fp16.h"
+#include "tests/kernels/mirror.h"
 
 namespace longshore::kernels {
 namespace {
@@ -176,6 +177,12 @@ void BackendTest::SetUp() {
     backend = make_reference_backend(pool);
     return;
   }
+  if (is_cuda()) {
+    auto cuda = make_cuda_backend({});
+    if (!cuda) GTEST_SKIP() << "skipped: " << cuda.error().message;
+    backend = std::make_unique<MirrorBackend>(std::move(*cuda));
+    return;
+  }
   auto made = make_cpu_backend(pool, GetParam());
   if (!made)
     GTEST_SKIP() << "instruction set " << GetParam() << " skipped: " << made.error().message;
@@ -185,6 +192,7 @@ void BackendTest::SetUp() {
 
 std::unique_ptr<Backend> BackendTest::with(ThreadPool& other) const {
   if (is_reference()) return make_reference_backend(other);
+  if (is_cuda()) return std::make_unique<MirrorBackend>(make_cuda_backend({}).value());
   auto made = make_cpu_backend(other, GetParam());
   EXPECT_TRUE(made.has_value());
   return std::move(*made);

@@ -88,11 +88,12 @@ class Weight {
 // What a dtype of the output allows beside the backend's own error.
 [[nodiscard]] double output_tolerance(DType dtype);
 
-// Parameter: "reference" or an instruction set.
+// Parameter: "reference", an instruction set, or "cuda".
 class BackendTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override;
   [[nodiscard]] bool is_reference() const { return std::string(GetParam()) == "reference"; }
+  [[nodiscard]] bool is_cuda() const { return std::string(GetParam()) == "cuda"; }
   [[nodiscard]] DType act() const { return backend->activation_dtype(); }
   // The same backend with another number of threads.
   [[nodiscard]] std::unique_ptr<Backend> with(ThreadPool& other) const;
@@ -103,6 +104,6 @@ class BackendTest : public testing::TestWithParam<const char*> {
 };
 
 inline const auto kAllBackends =
-    testing::Values("reference", "generic", "avx2", "avx512", "avx512bf16", "amx");
+    testing::Values("reference", "generic", "avx2", "avx512", "avx512bf16", "amx", "cuda");
 
 }  // namespace longshore::kernels

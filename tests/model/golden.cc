@@ -19,6 +19,8 @@ std::string read(const std::string& path) {
   return text.str();
 }
 
+constexpr std::string_view kFake = "fake:";
+
 }  // namespace
 
 GoldenFile::GoldenFile(const std::string& path) : bytes_(read(path)) {
@@ -65,23 +67,40 @@ std::vector<int64_t> GoldenFile::shape(const std::string& name) const {
   return find(name).shape;
 }
 
+Result<std::unique_ptr<kernels::Backend>> make_test_backend(ThreadPool& pool,
+                                                            const std::string& name) {
+  if (name.starts_with(kFake)) {
+    LS_TRY(auto inner, make_test_backend(pool, name.substr(kFake.size())));
+    return std::make_unique<FakeDevice>(std::move(inner));
+  }
+  if (name == "reference") return kernels::make_reference_backend(pool);
+  if (name == "cuda") return kernels::make_cuda_backend({});
+  return kernels::make_cpu_backend(pool, name);
+}
+
 TestModel::TestModel(const std::string& dir, const std::string& backend_name,
-                     int64_t max_step_tokens, int threads)
-    : pool(threads) {
+                     int64_t max_step_tokens, int threads, int64_t max_sequences,
+                     offload::StoreOptions offload, bool with_cpu)
+    : pool(threads), cpu_pool(threads) {
   auto opened = Checkpoint::open(dir);
   LS_CHECK_MSG(opened.has_value(), "{}", opened.error().message);
   checkpoint = std::make_unique<Checkpoint>(std::move(*opened));
-  if (backend_name == "reference") {
-    backend = kernels::make_reference_backend(pool);
-  } else {
-    auto made = kernels::make_cpu_backend(pool, backend_name);
-    LS_CHECK_MSG(made.has_value(), "{}", made.error().message);
-    backend = std::move(*made);
+  auto made = make_test_backend(pool, backend_name);
+  LS_CHECK_MSG(made.has_value(), "{}", made.error().message);
+  backend = std::move(*made);
+  fake = dynamic_cast<FakeDevice*>(backend.get());
+  const model::StepLimits limits{.tokens = max_step_tokens, .sequences = max_sequences};
+  if (with_cpu) {
+    const std::string host = fake != nullptr ? backend_name.substr(kFake.size()) : "auto";
+    auto made_cpu = make_test_backend(cpu_pool, host);
+    LS_CHECK_MSG(made_cpu.has_value(), "{}", made_cpu.error().message);
+    cpu = std::move(*made_cpu);
+    offload.cpu = cpu.get();
   }
-  auto main = model::Model::create(*checkpoint, *backend, max_step_tokens);
+  auto main = model::Model::create(*checkpoint, *backend, limits, offload);
   LS_CHECK_MSG(main.has_value(), "{}", main.error().message);
   model = std::make_unique<model::Model>(std::move(*main));
-  auto draft = model::Mtp::create(*checkpoint, *model, *backend, max_step_tokens);
+  auto draft = model::Mtp::create(*checkpoint, *model, *backend, limits, offload);
   LS_CHECK_MSG(draft.has_value(), "{}", draft.error().message);
   mtp = std::make_unique<model::Mtp>(std::move(*draft));
   layout = model::KvLayout::of(checkpoint->config(), *backend, /*with_mtp=*/true);

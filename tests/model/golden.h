@@ -11,6 +11,7 @@
 #include "engine/score.h"
 #include "kernels/backend.h"
 #include "model/model.h"
+#include "tests/model/fake_device.h"
 
 namespace longshore {
 
@@ -36,18 +37,28 @@ class GoldenFile {
   std::vector<Tensor> tensors_;
 };
 
+// "reference", "cuda" or a name for make_cpu_backend; "fake:" before a host backend's name puts it
+// on a device without hardware.
+[[nodiscard]] Result<std::unique_ptr<kernels::Backend>> make_test_backend(ThreadPool& pool,
+                                                                          const std::string& name);
+
 // A checkpoint with a model and its MTP layer on one backend.
 struct TestModel {
-  // backend: "reference" or a name for make_cpu_backend.
+  // backend: as make_test_backend.
+  // offload.cpu is the model's own: a host backend of the same arithmetic, where with_cpu.
   TestModel(const std::string& dir, const std::string& backend, int64_t max_step_tokens = 512,
-            int threads = 2);
+            int threads = 2, int64_t max_sequences = 64, offload::StoreOptions offload = {},
+            bool with_cpu = false);
 
   [[nodiscard]] engine::Scores score(std::span<const int32_t> ids, int64_t last, int64_t chunk,
                                      bool with_mtp, model::Observer* observer = nullptr);
 
   ThreadPool pool;
+  ThreadPool cpu_pool;  // of cpu, which computes beside a fake device
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<kernels::Backend> backend;
+  std::unique_ptr<kernels::Backend> cpu;  // with_cpu
+  FakeDevice* fake = nullptr;             // the backend, if it is one
   std::unique_ptr<model::Model> model;
   std::unique_ptr<model::Mtp> mtp;
   model::KvLayout layout;

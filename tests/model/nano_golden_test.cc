@@ -231,7 +231,7 @@ class NanoProduction : public testing::TestWithParam<const char*> {};
 TEST_P(NanoProduction, StaysCloseToTheGoldens) {
   const std::string isa = GetParam();
   ThreadPool probe(1);
-  if (auto backend = kernels::make_cpu_backend(probe, isa); !backend)
+  if (auto backend = make_test_backend(probe, isa); !backend)
     GTEST_SKIP() << backend.error().message;
   TestModel model(nano_path(), isa);
   int equal = 0;
@@ -261,7 +261,7 @@ TEST_P(NanoProduction, StaysCloseToTheGoldens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, NanoProduction,
-                         testing::Values("generic", "avx2", "avx512", "avx512bf16", "amx"),
+                         testing::Values("generic", "avx2", "avx512", "avx512bf16", "amx", "cuda"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -58,7 +58,7 @@ TEST(Memory, GeneratedWeightsAreHeldOnce) {
   ThreadPool pool(1);
   auto backend = kernels::make_cpu_backend(pool, "auto");
   ASSERT_TRUE(backend) << backend.error().message;
-  const auto model = model::Model::create(*checkpoint, **backend, 64);
+  const auto model = model::Model::create(*checkpoint, **backend, {.tokens = 64});
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_LT(anonymous_bytes() - generated, total / 2) << "of " << total;
 }

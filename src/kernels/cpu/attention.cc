@@ -30,6 +30,11 @@ void CpuBackend::index_key_store(const IndexKeyStoreParams& p) {
   scalar::index_key_store(pool_, p);
 }
 
+void CpuBackend::index_gather(const IndexGatherParams& p) {
+  validate(p);
+  scalar::index_gather(p);
+}
+
 // Queries as tile inputs and head weights with the constants, for tokens [rows.first, rows.first +
 // count).
 void CpuBackend::prepare_queries(const IndexSelectParams& p, const ScoreRows& rows, int64_t count) {

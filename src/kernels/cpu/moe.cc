@@ -235,7 +235,7 @@ void CpuBackend::experts(const ExpertsParams& p) {
   if (p.x.rows * p.top_k == 0) return;
   sort_routes(p);
   if (routes_.empty()) return;
-  const int64_t width = p.experts[p.ids[routes_[0]]].gate.out;
+  const int64_t width = p.shape.gate.out;
 
   sources_.resize(static_cast<size_t>(p.x.rows));
   for (int64_t t = 0; t < p.x.rows; ++t) sources_[static_cast<size_t>(t)] = p.x.row(t);

@@ -126,6 +126,11 @@ void ReferenceBackend::index_key_store(const IndexKeyStoreParams& p) {
   scalar::index_key_store(pool_, p);
 }
 
+void ReferenceBackend::index_gather(const IndexGatherParams& p) {
+  validate(p);
+  scalar::index_gather(p);
+}
+
 void ReferenceBackend::index_select(const IndexSelectParams& p) {
   validate(p);
   pool_.parallel_for(p.q.rows, 1, [&](int64_t begin, int64_t end, int) {

@@ -27,6 +27,7 @@ class ReferenceBackend final : public Backend {
 
   void latent_store(const LatentStoreParams& params) override;
   void index_key_store(const IndexKeyStoreParams& params) override;
+  void index_gather(const IndexGatherParams& params) override;
   void index_select(const IndexSelectParams& params) override;
   void sparse_mla(const SparseMlaParams& params) override;
 

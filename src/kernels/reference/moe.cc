@@ -78,7 +78,7 @@ void ReferenceBackend::experts(const ExpertsParams& p) {
       const int64_t token = routes[e][static_cast<size_t>(i)] / p.top_k;
       scalar::to_float(p.x.row(token), p.x.dtype, width, x.data() + i * width);
     }
-    Floats hidden = make(count * p.experts[e].gate.out);
+    Floats hidden = make(count * p.shape.gate.out);
     gate_up(pool_, p.experts[e], x, count, hidden);
     down(pool_, p.experts[e].down, hidden, routes[e], routed);
   }

@@ -160,6 +160,19 @@ void index_key_store(ThreadPool& pool, const IndexKeyStoreParams& p) {
   });
 }
 
+void index_gather(const IndexGatherParams& p) {
+  const auto n = static_cast<size_t>(p.cache.head_dim);
+  std::byte* key = p.keys;
+  float* scale = p.scales;
+  for (int64_t b = 0; b < p.sequences; ++b) {
+    for (int32_t s = 0; s < p.seq_lens[b]; ++s, key += n, ++scale) {
+      const int32_t page = p.page_table[b * p.page_table_width + s / kPageTokens];
+      std::memcpy(key, p.cache.key(page, s), n);
+      *scale = *p.cache.scale(page, s);
+    }
+  }
+}
+
 void router(ThreadPool& pool, const RouterParams& p) {
   pool.parallel_for(p.logits.rows, kGrain, [&](int64_t begin, int64_t end, int) {
     Floats gates = make(p.logits.cols);

@@ -17,6 +17,7 @@ void gather_rows(ThreadPool& pool, const GatherRowsParams& params);
 void rope(ThreadPool& pool, const RopeParams& params);
 void latent_store(ThreadPool& pool, const LatentStoreParams& params);
 void index_key_store(ThreadPool& pool, const IndexKeyStoreParams& params);
+void index_gather(const IndexGatherParams& params);
 void router(ThreadPool& pool, const RouterParams& params);
 
 // q [heads, cache.head_dim] fp32 of token t, as the keys of this cache are stored: after rope, and

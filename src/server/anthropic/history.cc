@@ -172,7 +172,7 @@ Json read_tool(const Json& tool, size_t index, std::set<std::string>& names, Fau
   } else {
     fault.set(fields.path_of("input_schema"), "the field is required");
   }
-  fields.refuse("strict", "not supported, no schema is enforced yet: remove it or give false");
+  if (fields.flag("strict", false)) function["strict"] = true;
   fields.ignore({"cache_control", "eager_input_streaming", "defer_loading", "allowed_callers"});
   fields.refuse_the_rest();
   return {{"type", "function"}, {"function", std::move(function)}};
@@ -209,24 +209,39 @@ Json read_anthropic_tools(FieldReader& body) {
 }
 
 AnthropicToolChoice read_anthropic_tool_choice(FieldReader& body, const Json& tools) {
-  AnthropicToolChoice result{.offered = !tools.is_null(), .parallel = true};
+  using Calls = text::OutputFormat::Calls;
+  AnthropicToolChoice result;
+  if (!tools.is_null()) result.calls = Calls::kFree;
   const Json* choice = body.object("tool_choice");
   if (choice == nullptr) return result;
   FieldReader fields(*choice, "tool_choice", body.fault());
   const std::string type = fields.string("type").value_or("");
   result.parallel = !fields.flag("disable_parallel_tool_use", false);
   if (type == "none") {
-    result.offered = false;
+    result.calls = Calls::kNone;
   } else if (type == "any" || type == "tool") {
-    body.fault().set(
-        "tool_choice",
-        fmt::format("\"{}\" is not supported, a call cannot be forced yet: use auto or none",
-                    type));
+    result.calls = type == "any" ? Calls::kRequired : Calls::kOne;
+    if (tools.is_null()) body.fault().set("tool_choice", "there are no tools to call");
   } else if (type != "auto") {
-    body.fault().set("tool_choice.type", "expected \"auto\" or \"none\"");
+    body.fault().set("tool_choice.type", "expected \"auto\", \"any\", \"tool\" or \"none\"");
+  }
+  if (type == "tool") {
+    result.name = fields.string("name").value_or("");
+    const bool known = std::any_of(tools.begin(), tools.end(), [&](const Json& tool) {
+      return tool["function"]["name"] == result.name;
+    });
+    if (!known)
+      body.fault().set("tool_choice.name", fmt::format("\"{}\" is none of the tools", result.name));
   }
   fields.refuse_the_rest();
   return result;
+}
+
+std::vector<std::string> anthropic_schema_fields(const Json& tools) {
+  std::vector<std::string> fields;
+  for (size_t i = 0; i < tools.size(); ++i)
+    fields.push_back(fmt::format("tools[{}].input_schema", i));
+  return fields;
 }
 
 }  // namespace longshore::server

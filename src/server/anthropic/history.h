@@ -3,7 +3,11 @@
 // Threading: free functions without state.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "server/api/fields.h"
+#include "text/grammar/output_grammar.h"
 
 namespace longshore::server {
 
@@ -17,10 +21,13 @@ Json read_anthropic_messages(FieldReader& body);
 Json read_anthropic_tools(FieldReader& body);
 
 struct AnthropicToolChoice {
-  bool offered = false;  // the prompt shows the tools
-  bool parallel = true;  // more than one call may come back
+  text::OutputFormat::Calls calls = text::OutputFormat::Calls::kNone;
+  bool parallel = true;
+  std::string name;  // of the only tool that may be called, or empty
 };
-// any and a named tool are refused: nothing could force a call.
 AnthropicToolChoice read_anthropic_tool_choice(FieldReader& body, const Json& tools);
+
+// The fields of the tools' schemas.
+std::vector<std::string> anthropic_schema_fields(const Json& tools);
 
 }  // namespace longshore::server

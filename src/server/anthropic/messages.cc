@@ -11,19 +11,18 @@
 #include "server/anthropic/message_exchange.h"
 #include "server/api/chat_prompt.h"
 #include "server/api/generation_fields.h"
+#include "server/api/output_format.h"
 
 namespace longshore::server {
 namespace {
 
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr std::array<std::string_view, 5> kEfforts = {"low", "medium", "high", "xhigh", "max"};
-constexpr const char* kNoStructure = "structured output is not supported yet: remove the field";
 
 void check_other_fields(FieldReader& body) {
   body.ignore({"metadata", "service_tier", "cache_control", "anthropic_version", "anthropic_beta",
                "betas", "inference_geo", "diagnostics", "user_profile_id", "workspace_id"});
   body.refuse({"container", "mcp_servers"}, "not supported: remove the field");
-  body.refuse("output_format", kNoStructure);
   if (body.string("speed").value_or("standard") != "standard") {
     body.fault().set("speed", "there is one speed only: remove the field");
   }
@@ -50,7 +49,29 @@ bool read_thinking(FieldReader& body, bool& shown) {
   return type != "disabled";
 }
 
-void read_output_config(FieldReader& body, Json& variables) {
+// {"type": "json_schema", "schema": ...}, which has two places.
+void read_format(FieldReader& holder, const char* name, text::OutputFormat& format,
+                 FormatFields& paths) {
+  const Json* given = holder.object(name);
+  if (given == nullptr) return;
+  FieldReader fields(*given, holder.path_of(name), holder.fault());
+  if (format.schema)
+    holder.fault().set(holder.path_of(name), "the format is there twice: give one");
+  if (fields.string("type").value_or("") != "json_schema")
+    holder.fault().set(fields.path_of("type"), "expected \"json_schema\"");
+  paths.answer = fields.path_of("schema");
+  const Json* schema = fields.object("schema");
+  if (schema == nullptr) {
+    holder.fault().set(paths.answer, "the field is required");
+  } else {
+    format.schema = *schema;
+  }
+  fields.ignore({"name", "description"});
+  fields.refuse_the_rest();
+}
+
+void read_output_config(FieldReader& body, Json& variables, text::OutputFormat& format,
+                        FormatFields& paths) {
   const Json* given = body.object("output_config");
   if (given == nullptr) return;
   FieldReader fields(*given, "output_config", body.fault());
@@ -60,7 +81,7 @@ void read_output_config(FieldReader& body, Json& variables) {
     }
     variables["reasoning_effort"] = *effort;
   }
-  fields.refuse("format", kNoStructure);
+  read_format(fields, "format", format, paths);
   fields.refuse_the_rest();
 }
 
@@ -90,10 +111,14 @@ void read_prompt(FieldReader& body, const session::LoadedModel& loaded, MessageC
   prompt.messages = read_anthropic_messages(body);
   Json tools = read_anthropic_tools(body);
   const AnthropicToolChoice choice = read_anthropic_tool_choice(body, tools);
-  if (choice.offered) prompt.tools = std::move(tools);
+  const bool offered = choice.calls != text::OutputFormat::Calls::kNone;
+  if (offered) prompt.tools = std::move(tools);
   const bool thinks = read_thinking(body, call.show_thinking);
   prompt.template_variables["enable_thinking"] = thinks;
-  read_output_config(body, prompt.template_variables);
+  text::OutputFormat format{.calls = choice.calls, .one_call = !choice.parallel};
+  FormatFields paths;
+  read_format(body, "output_format", format, paths);
+  read_output_config(body, prompt.template_variables, format, paths);
   read_context_management(body, prompt.template_variables);
   prompt.continue_final_message =
       !prompt.messages.empty() && prompt.messages.back()["role"] == "assistant";
@@ -107,8 +132,12 @@ void read_prompt(FieldReader& body, const session::LoadedModel& loaded, MessageC
   call.request.generation.prompt = std::move(rendered.ids);
   call.request.parse = true;
   call.request.parser.starts_in_reasoning = rendered.starts_in_reasoning;
-  call.request.parser.parse_tool_calls = choice.offered;
+  call.request.parser.parse_tool_calls = offered;
+  format.starts_in_reasoning = rendered.starts_in_reasoning;
+  if (offered && !body.fault())
+    allow_calls(prompt.tools, anthropic_schema_fields(prompt.tools), choice.name, format, paths);
   call.request.parser.tools = std::move(prompt.tools);
+  constrain(loaded, format, paths, call.request, body.fault());
 }
 
 // Claude Code reads the numbers out of these two sentences and shortens its next request

@@ -39,7 +39,8 @@ void read_prompt(FieldReader& body, const session::LoadedModel& loaded, ChatCall
   ChatPrompt prompt;
   prompt.messages = read_messages(body);
   Json tools = read_tools(body);
-  const bool offered = tools_are_offered(body, tools);
+  const ToolChoice choice = read_tool_choice(body, tools);
+  const bool offered = choice.calls != text::OutputFormat::Calls::kNone;
   if (offered) prompt.tools = std::move(tools);
   prompt.template_variables = read_template_variables(body);
   prompt.continue_final_message = body.flag("continue_final_message", false);
@@ -50,7 +51,15 @@ void read_prompt(FieldReader& body, const session::LoadedModel& loaded, ChatCall
   call.request.parser.starts_in_reasoning = rendered.starts_in_reasoning;
   call.request.parser.parse_reasoning = body.flag("separate_reasoning", true);
   call.request.parser.parse_tool_calls = offered;
+  text::OutputFormat format{.calls = choice.calls,
+                            .one_call = !call.parallel_tool_calls,
+                            .starts_in_reasoning = rendered.starts_in_reasoning};
+  FormatFields fields;
+  read_answer_format(body, format, fields);
+  if (offered && !body.fault())
+    allow_calls(prompt.tools, schema_fields(prompt.tools), choice.name, format, fields);
   call.request.parser.tools = std::move(prompt.tools);
+  constrain(loaded, format, fields, call.request, body.fault());
 }
 
 }  // namespace

@@ -6,14 +6,41 @@
 namespace longshore::server {
 namespace {
 
-void check_response_format(FieldReader& body) {
-  const Json* format = body.object("response_format");
-  if (format == nullptr) return;
-  FieldReader fields(*format, "response_format", body.fault());
-  const auto type = fields.string("type");
-  if (type && *type == "text") return fields.refuse_the_rest();
-  body.fault().set("response_format",
-                   "only {\"type\": \"text\"} is supported: structured output is not there yet");
+void read_json_schema(FieldReader& format_fields, text::OutputFormat& format,
+                      FormatFields& fields) {
+  static const Json kNothing = Json::object();
+  const Json* given = format_fields.object("json_schema");
+  Fault& fault = format_fields.fault();
+  if (given == nullptr) fault.set("response_format.json_schema", "the field is required");
+  FieldReader inner(given == nullptr ? kNothing : *given, "response_format.json_schema", fault);
+  inner.ignore({"name", "description"});
+  // A schema is always enforced.
+  (void)inner.flag("strict", true);
+  fields.answer = inner.path_of("schema");
+  const Json* schema = inner.get("schema");
+  if (schema == nullptr || !(schema->is_object() || schema->is_boolean())) {
+    fault.set(fields.answer, schema == nullptr ? "the field is required" : "expected an object");
+  } else {
+    format.schema = *schema;
+  }
+  inner.refuse_the_rest();
+}
+
+void read_response_format(FieldReader& body, text::OutputFormat& format, FormatFields& fields) {
+  const Json* given = body.object("response_format");
+  if (given == nullptr) return;
+  FieldReader inner(*given, "response_format", body.fault());
+  const std::string type = inner.string("type").value_or("");
+  if (type == "json_object") {
+    fields.answer = "response_format";
+    format.schema = Json{{"type", "object"}};
+  } else if (type == "json_schema") {
+    read_json_schema(inner, format, fields);
+  } else if (type != "text") {
+    body.fault().set("response_format.type",
+                     "expected \"text\", \"json_object\" or \"json_schema\"");
+  }
+  inner.refuse_the_rest();
 }
 
 }  // namespace
@@ -23,8 +50,17 @@ void read_common(FieldReader& body) {
                "prompt_cache_options", "prompt_cache_retention", "prediction", "cache_control"});
   body.refuse({"regex", "ebnf", "json_schema", "stop_regex", "structured_outputs", "structural_tag",
                "guided_json", "guided_regex", "guided_choice", "guided_grammar"},
-              "structured output is not supported yet: remove the field");
-  check_response_format(body);
+              "not supported: use response_format or grammar");
+}
+
+void read_answer_format(FieldReader& body, text::OutputFormat& format, FormatFields& fields) {
+  read_response_format(body, format, fields);
+  const auto grammar = body.string("grammar");
+  if (!grammar) return;
+  if (format.schema) body.fault().set("grammar", "response_format is there too: give one");
+  fields.answer = "grammar";
+  format.schema.reset();
+  format.gbnf = *grammar;
 }
 
 void read_generation(FieldReader& body, const session::LoadedModel& loaded, const Ids& ids,

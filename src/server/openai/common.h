@@ -4,12 +4,17 @@
 #pragma once
 
 #include "server/api/generation_fields.h"
+#include "server/api/output_format.h"
 #include "server/api_options.h"
 
 namespace longshore::server {
 
-// Fields that change nothing by nature, and those that ask for structured output, which is refused.
+// Fields that change nothing by nature, and other engines' names for structured output, which are
+// refused.
 void read_common(FieldReader& body);
+
+// response_format and grammar: what the answer is.
+void read_answer_format(FieldReader& body, text::OutputFormat& format, FormatFields& fields);
 
 // Sampling, stopping and seed into the request, the model's defaults first. top_logprobs: -1 for
 // none.

@@ -115,6 +115,9 @@ ApiResult<std::unique_ptr<Exchange>> openai_completions(const session::LoadedMod
   call.stream = read_stream(body);
   call.n = body.integer("n", 1, most).value_or(1);
   refuse_by_name(body, call.n);
+  text::OutputFormat format;
+  FormatFields format_fields;
+  read_answer_format(body, format, format_fields);
   const auto logprobs = body.integer("logprobs", 0, 20);
   const bool echo = body.flag("echo", false);
   if (echo && logprobs)
@@ -123,6 +126,7 @@ ApiResult<std::unique_ptr<Exchange>> openai_completions(const session::LoadedMod
   const auto max_tokens = read_max_tokens(body, /*chat=*/false);
   const Json* prompt = body.get("prompt");
   body.refuse_the_rest();
+  constrain(loaded, format, format_fields, request, fault);
   if (fault) return tl::unexpected(fault.error());
   for (Prompt& one : PromptReader(loaded, request.skip_special_tokens, fault).read(prompt)) {
     if (echo) call.echo.push_back(std::move(one.text));

@@ -163,7 +163,7 @@ void read_tool(const Json& tool, size_t index, std::set<std::string>& names, Fau
     fault.set(function.path_of("name"), fmt::format("\"{}\" is there twice", name));
   (void)function.string("description");
   (void)function.object("parameters");
-  function.refuse("strict", "not supported, no schema is enforced yet: remove it or give false");
+  (void)function.flag("strict", false);
   function.refuse_the_rest();
   outer.refuse_the_rest();
 }
@@ -196,16 +196,53 @@ Json read_tools(FieldReader& body) {
   return *tools;
 }
 
-bool tools_are_offered(FieldReader& body, const Json& tools) {
+namespace {
+
+std::string named_function(const Json& choice, const Json& tools, Fault& fault) {
+  FieldReader outer(choice, "tool_choice", fault);
+  if (outer.string("type").value_or("") != "function")
+    fault.set("tool_choice.type", "expected \"function\"");
+  static const Json kNothing = Json::object();
+  const Json* nested = outer.object("function");
+  FieldReader function(nested == nullptr ? kNothing : *nested, "tool_choice.function", fault);
+  const std::string name = function.string("name").value_or("");
+  function.refuse_the_rest();
+  outer.refuse_the_rest();
+  const bool known =
+      tools.is_array() && std::any_of(tools.begin(), tools.end(), [&](const Json& t) {
+        return t.contains("function") && t["function"].is_object() &&
+               t["function"].value("name", Json()) == name;
+      });
+  if (!known)
+    fault.set("tool_choice.function.name", fmt::format("\"{}\" is none of the tools", name));
+  return name;
+}
+
+}  // namespace
+
+ToolChoice read_tool_choice(FieldReader& body, const Json& tools) {
+  using Calls = text::OutputFormat::Calls;
   const Json* choice = body.get("tool_choice");
-  if (choice == nullptr) return !tools.is_null();
-  if (*choice == "none") return false;
-  if (*choice == "auto") return !tools.is_null();
-  const bool known = *choice == "required" || choice->is_object();
-  body.fault().set("tool_choice",
-                   known ? "only \"auto\" and \"none\" are supported: a call cannot be forced yet"
-                         : "expected \"auto\" or \"none\"");
-  return false;
+  const ToolChoice none;
+  const ToolChoice free{.calls = tools.is_null() ? Calls::kNone : Calls::kFree, .name = {}};
+  if (choice == nullptr || *choice == "auto") return free;
+  if (*choice == "none") return none;
+  if (choice->is_object())
+    return {.calls = Calls::kOne, .name = named_function(*choice, tools, body.fault())};
+  if (*choice != "required") {
+    body.fault().set("tool_choice",
+                     "expected \"auto\", \"none\", \"required\" or a function's name in an object");
+    return none;
+  }
+  if (tools.is_null()) body.fault().set("tool_choice", "there are no tools to call");
+  return {.calls = Calls::kRequired, .name = {}};
+}
+
+std::vector<std::string> schema_fields(const Json& tools) {
+  std::vector<std::string> fields;
+  for (size_t i = 0; i < tools.size(); ++i)
+    fields.push_back(fmt::format("tools[{}].function.parameters", i));
+  return fields;
 }
 
 }  // namespace longshore::server

@@ -4,7 +4,11 @@
 // Threading: free functions without state.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "server/api/fields.h"
+#include "text/grammar/output_grammar.h"
 
 namespace longshore::server {
 
@@ -15,8 +19,14 @@ Json read_messages(FieldReader& body);
 // The list as it came, or null.
 Json read_tools(FieldReader& body);
 
-// Tools are offered unless tool_choice is none. required and a named function are refused: nothing
-// could force them.
-bool tools_are_offered(FieldReader& body, const Json& tools);
+// tool_choice: none offers no tools, required and a named function force a call.
+struct ToolChoice {
+  text::OutputFormat::Calls calls = text::OutputFormat::Calls::kNone;
+  std::string name;  // of the only function that may be called, or empty
+};
+ToolChoice read_tool_choice(FieldReader& body, const Json& tools);
+
+// The fields of the tools' schemas.
+std::vector<std::string> schema_fields(const Json& tools);
 
 }  // namespace longshore::server

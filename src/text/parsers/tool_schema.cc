@@ -131,8 +131,12 @@ class TypeFinder {
 
 bool nests_too_deep(std::string_view json) {
   int depth = 0;
-  for (const char c : json) {
-    // Brackets in strings count too: a bound needs no precision.
+  bool in_string = false;
+  for (size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (c == '\\' && in_string) ++i;
+    if (c == '"') in_string = !in_string;
+    if (in_string) continue;
     if (c == '{' || c == '[') ++depth;
     if (c == '}' || c == ']') --depth;
     if (depth > kMaxValueDepth) return true;
@@ -191,6 +195,11 @@ bool ToolSchemas::has_parameter(std::string_view tool, std::string_view paramete
   const auto properties = entry->second.find("properties");
   return properties != entry->second.end() && properties->is_object() &&
          properties->contains(std::string(parameter));
+}
+
+bool ToolSchemas::takes_text(std::string_view tool, std::string_view parameter) const {
+  const auto entry = parameters_.find(tool);
+  return entry != parameters_.end() && allowed_types(entry->second, parameter) == kString;
 }
 
 std::string ToolSchemas::to_json(std::string_view tool, std::string_view parameter,

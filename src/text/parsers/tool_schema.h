@@ -26,6 +26,9 @@ class ToolSchemas {
   // True if the tool's schema names this parameter.
   [[nodiscard]] bool has_parameter(std::string_view tool, std::string_view parameter) const;
 
+  // True if every text is taken for a string as it stands.
+  [[nodiscard]] bool takes_text(std::string_view tool, std::string_view parameter) const;
+
   // The JSON of a value as the model wrote it. A string where only strings are allowed: verbatim.
   // Where other types are allowed: JSON if it is JSON (of such a type, if strings are allowed too),
   // else a string. Without a schema: JSON if the whole is JSON other than a string.

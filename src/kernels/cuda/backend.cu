@@ -1,0 +1,99 @@
+// The CUDA backend: every operation is a function of ops.h.
+#include <fmt/format.h>
+
+#include "device/cuda/context.h"
+#include "device/cuda/transfers.h"
+#include "kernels/cuda/entry.h"
+#include "kernels/cuda/ops.h"
+
+namespace longshore::kernels::cuda {
+namespace {
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(std::unique_ptr<Context> context,
+              std::unique_ptr<device::cuda::CudaTransfers> transfers, const CudaOptions& options)
+      : context_(std::move(context)),
+        transfers_(std::move(transfers)),
+        moe_configs_(options.moe_config_folder, context_->name(),
+                     [](const std::string& line) { fmt::print(stderr, "{}\n", line); }),
+        moe_w8a8_(options.moe_w8a8) {}
+
+  [[nodiscard]] std::string_view name() const override { return "cuda"; }
+  [[nodiscard]] DType activation_dtype() const override { return DType::kBF16; }
+  [[nodiscard]] DType latent_dtype() const override { return DType::kBF16; }
+  [[nodiscard]] DType index_key_dtype() const override { return DType::kF8E4M3; }
+
+  [[nodiscard]] device::Memory& memory() override { return context_->memory(); }
+  void copy_ints(const int32_t* host, int64_t count, int32_t* to) override {
+    cuda::copy_ints(*context_, host, count, to);
+  }
+  void copy_out(const std::byte* from, int64_t bytes, std::byte* to) override {
+    cuda::copy_out(*context_, from, bytes, to);
+  }
+  void wait_for_host(const int32_t* flag, int32_t value) override {
+    cuda::wait_for_host(*context_, flag, value);
+  }
+  [[nodiscard]] device::Transfers* transfers() override { return transfers_.get(); }
+  [[nodiscard]] Result<void> synchronize() override { return context_->synchronize(); }
+
+  void embed(const EmbedParams& params) override { cuda::embed(*context_, params); }
+  void gather_rows(const GatherRowsParams& params) override {
+    cuda::gather_rows(*context_, params);
+  }
+  void rms_norm(const RmsNormParams& params) override { cuda::rms_norm(*context_, params); }
+  void linear(const LinearParams& params) override { cuda::linear(*context_, params); }
+  void head_linear(const HeadLinearParams& params) override {
+    cuda::head_linear(*context_, params);
+  }
+  void rope(const RopeParams& params) override { cuda::rope(*context_, params); }
+  void silu_mul(const SiluMulParams& params) override { cuda::silu_mul(*context_, params); }
+
+  void latent_store(const LatentStoreParams& params) override {
+    cuda::latent_store(*context_, params);
+  }
+  void index_key_store(const IndexKeyStoreParams& params) override {
+    cuda::index_key_store(*context_, params);
+  }
+  void index_gather(const IndexGatherParams& params) override {
+    cuda::index_gather(*context_, params);
+  }
+  void index_select(const IndexSelectParams& params) override {
+    cuda::index_select(*context_, params);
+  }
+  void sparse_mla(const SparseMlaParams& params) override { cuda::sparse_mla(*context_, params); }
+
+  void router(const RouterParams& params) override { cuda::router(*context_, params); }
+  void experts(const ExpertsParams& params) override {
+    cuda::experts(*context_, params, moe_configs_, moe_w8a8_);
+  }
+  void mask_routes(const MaskRoutesParams& params) override {
+    cuda::mask_routes(*context_, params);
+  }
+  void add(const AddParams& params) override { cuda::add(*context_, params); }
+
+ private:
+  std::unique_ptr<Context> context_;
+  std::unique_ptr<device::cuda::CudaTransfers> transfers_;  // after the context: it goes first
+  MoeConfigs moe_configs_;
+  bool moe_w8a8_;
+};
+
+}  // namespace
+}  // namespace longshore::kernels::cuda
+
+extern "C" longshore::kernels::Backend* longshore_cuda_create_1(
+    const longshore::kernels::CudaOptions& options, longshore::Error& error) {
+  using longshore::kernels::cuda::CudaBackend;
+  auto context = longshore::device::cuda::Context::create(options.device, options.scratch_bytes);
+  if (!context) {
+    error = std::move(context).error();
+    return nullptr;
+  }
+  auto transfers = longshore::device::cuda::CudaTransfers::create(**context);
+  if (!transfers) {
+    error = std::move(transfers).error();
+    return nullptr;
+  }
+  return new CudaBackend(std::move(*context), std::move(*transfers), options);
+}

@@ -1,0 +1,27 @@
+#include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/ops.h"
+#include "kernels/validate.h"
+
+namespace longshore::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Grid: tokens.
+__global__ void embed_rows(EmbedParams p) {
+  const int64_t t = blockIdx.x;
+  auto* y = reinterpret_cast<float*>(p.y.data) + t * p.y.stride;
+  for (int64_t i = threadIdx.x; i < p.y.cols; i += kThreads)
+    y[i] = load_weight(p.table, p.ids[t], i);
+}
+
+}  // namespace
+
+void embed(Context& context, const EmbedParams& p) {
+  validate(p, Contents::kOnDevice);
+  if (p.y.rows == 0) return;
+  embed_rows<<<static_cast<unsigned>(p.y.rows), kThreads, 0, context.stream()>>>(p);
+  context.launched("embed");
+}
+
+}  // namespace longshore::kernels::cuda

@@ -1,0 +1,89 @@
+// What passes between the router and those who compute experts: copies to mapped host memory, masks
+// of routes, sums.
+#include "kernels/cuda/ops.h"
+#include "kernels/validate.h"
+
+namespace longshore::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Enough to keep a wire busy; more would only take multiprocessors from others.
+constexpr int64_t kMostBlocks = 32;
+
+unsigned blocks_for(int64_t items) {
+  return static_cast<unsigned>(
+      std::clamp<int64_t>((items + kThreads - 1) / kThreads, 1, kMostBlocks));
+}
+
+// Grid-stride. T: int4 where both ends are aligned, else bytes.
+template <typename T>
+__global__ void copy(const T* from, int64_t count, T* to) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride)
+    to[i] = from[i];
+}
+
+__global__ void mask(MaskRoutesParams p) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < p.count; i += stride) {
+    const int32_t id = p.ids[i];
+    p.out[i] = id >= 0 && id < p.num_experts && p.keep[id] != 0 ? id : -1;
+  }
+}
+
+// One thread. System scope: the host wrote what the flag stands for before it wrote the flag.
+__global__ void wait(const int32_t* flag, int32_t value) {
+  int32_t seen = 0;
+  do {
+    asm volatile("ld.acquire.sys.b32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+  } while (static_cast<int32_t>(static_cast<uint32_t>(seen) - static_cast<uint32_t>(value)) < 0);
+}
+
+// Grid: y.rows in y.
+__global__ void accumulate(AddParams p) {
+  const float* x = reinterpret_cast<const float*>(p.x.data) + int64_t{blockIdx.y} * p.x.stride;
+  float* y = reinterpret_cast<float*>(p.y.data) + int64_t{blockIdx.y} * p.y.stride;
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < p.y.cols; i += stride)
+    y[i] += x[i];
+}
+
+}  // namespace
+
+void copy_out(Context& context, const std::byte* from, int64_t bytes, std::byte* to) {
+  LS_CHECK(bytes >= 0 && (bytes == 0 || (from != nullptr && to != nullptr)));
+  if (bytes == 0) return;
+  const auto address = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to);
+  if ((address | static_cast<uintptr_t>(bytes)) % sizeof(int4) == 0) {
+    const int64_t count = bytes / static_cast<int64_t>(sizeof(int4));
+    copy<<<blocks_for(count), kThreads, 0, context.stream()>>>(reinterpret_cast<const int4*>(from),
+                                                               count, reinterpret_cast<int4*>(to));
+  } else {
+    copy<<<blocks_for(bytes), kThreads, 0, context.stream()>>>(from, bytes, to);
+  }
+  context.launched("copy_out");
+}
+
+void wait_for_host(Context& context, const int32_t* flag, int32_t value) {
+  LS_CHECK(flag != nullptr);
+  wait<<<1, 1, 0, context.stream()>>>(flag, value);
+  context.launched("wait_for_host");
+}
+
+void mask_routes(Context& context, const MaskRoutesParams& p) {
+  validate(p, Contents::kOnDevice);
+  if (p.count == 0) return;
+  mask<<<blocks_for(p.count), kThreads, 0, context.stream()>>>(p);
+  context.launched("mask_routes");
+}
+
+void add(Context& context, const AddParams& p) {
+  validate(p);
+  if (p.y.rows == 0 || p.y.cols == 0) return;
+  LS_CHECK_MSG(p.y.rows <= 65535, "{} rows", p.y.rows);
+  const dim3 grid(blocks_for(p.y.cols), static_cast<unsigned>(p.y.rows));
+  accumulate<<<grid, kThreads, 0, context.stream()>>>(p);
+  context.launched("add");
+}
+
+}  // namespace longshore::kernels::cuda

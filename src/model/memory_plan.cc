@@ -1,0 +1,82 @@
+#include "model/memory_plan.h"
+
+#include <algorithm>
+
+#include "model/step_arrays.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+
+namespace longshore::model {
+namespace {
+
+double gb(int64_t bytes) {
+  return static_cast<double>(bytes) / 1e9;
+}
+
+}  // namespace
+
+offload::StoreOptions target_options(const offload::StoreOptions& all, const GlmConfig& config,
+                                     bool with_mtp) {
+  offload::StoreOptions options = all;
+  if (with_mtp && all.budget_bytes != INT64_MAX)
+    options.budget_bytes -= draft_options(all, config).budget_bytes;
+  return options;
+}
+
+offload::StoreOptions draft_options(const offload::StoreOptions& all, const GlmConfig& config) {
+  offload::StoreOptions options = all;
+  const int64_t layers = config.num_layers - config.first_k_dense + 1;
+  if (all.budget_bytes != INT64_MAX) options.budget_bytes /= layers;
+  return options;
+}
+
+Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& backend,
+                               const StepLimits& limits, bool with_mtp,
+                               const offload::StoreOptions& asked, int64_t cache_tokens) {
+  using offload::ExpertStore;
+  const GlmConfig& config = checkpoint.config();
+  offload::StoreOptions offload = target_options(asked, config, with_mtp);
+  offload.max_tokens = limits.tokens;
+  MemoryPlan plan;
+  LS_TRY(plan.weights, model_weight_bytes(checkpoint, backend));
+  LS_TRY(plan.experts,
+         ExpertStore::device_bytes(checkpoint, config.first_k_dense,
+                                   config.num_layers - config.first_k_dense, backend, offload));
+  LS_TRY(plan.offloaded,
+         ExpertStore::offloaded_bytes(checkpoint, config.first_k_dense,
+                                      config.num_layers - config.first_k_dense, backend, offload));
+  const int64_t step =
+      Workspace::bytes(config, backend, limits) + StepArrays::bytes(config, limits);
+  plan.activations = step;
+  if (with_mtp) {
+    offload = draft_options(asked, config);
+    offload.max_tokens = limits.tokens;
+    LS_TRY(const int64_t weights, mtp_weight_bytes(checkpoint, backend));
+    LS_TRY(const int64_t offloaded,
+           ExpertStore::offloaded_bytes(checkpoint, config.num_layers, 1, backend, offload));
+    plan.offloaded += offloaded;
+    LS_TRY(const int64_t experts,
+           ExpertStore::device_bytes(checkpoint, config.num_layers, 1, backend, offload));
+    plan.weights += weights;
+    plan.experts += experts;
+    plan.activations += step;
+  }
+  const int64_t context = limits.context > 0 ? limits.context : config.max_positions;
+  const int64_t pages =
+      (std::max(context, cache_tokens) + kernels::kPageTokens - 1) / kernels::kPageTokens;
+  plan.cache = pages * KvLayout::of(config, backend, with_mtp).page_bytes();
+  return plan;
+}
+
+Result<void> check_memory(const MemoryPlan& plan, const device::Memory& memory) {
+  const int64_t available = memory.available();
+  if (plan.total() <= available) return {};
+  return fail(ErrorKind::kMemory,
+              "the model takes {:.2f} GB of device memory and {:.2f} GB are free: weights {:.2f}, "
+              "experts {:.2f}, activations {:.2f}, the cache of one context {:.2f}; use a smaller "
+              "--context-length or --chunked-prefill-size, or --device cpu",
+              gb(plan.total()), gb(available), gb(plan.weights), gb(plan.experts),
+              gb(plan.activations), gb(plan.cache));
+}
+
+}  // namespace longshore::model

@@ -1,0 +1,159 @@
+#include "model/serving_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "checkpoint/layout.h"
+#include "kernels/paged.h"
+
+namespace longshore::model {
+namespace {
+
+double gb(int64_t bytes) {
+  return static_cast<double>(bytes) / 1e9;
+}
+
+bool is_routed_expert(std::string_view name) {
+  return name.find(".mlp.experts.") != std::string_view::npos;
+}
+
+void describe(const GlmConfig& config, ModelBytes& bytes) {
+  bytes.moe_layers = config.num_layers - config.first_k_dense;
+  bytes.experts_per_layer = config.num_experts;
+  bytes.experts_per_token = config.experts_per_token;
+  const int64_t all = (bytes.moe_layers + config.num_mtp_layers) * config.num_experts;
+  bytes.expert = all > 0 ? bytes.experts / all : 0;
+  constexpr int64_t kBf16 = 2;
+  const int64_t key =
+      kernels::IndexKeyCacheView::page_bytes(DType::kF8E4M3, config.index_head_dim) /
+      kernels::kPageTokens;
+  for (int64_t layer = 0; layer < config.num_layers + config.num_mtp_layers; ++layer) {
+    bytes.cache_token += config.latent_width() * kBf16 + (config.has_indexer(layer) ? key : 0);
+  }
+}
+
+void add(const std::string& name, int64_t size, ModelBytes& bytes) {
+  if (is_routed_expert(name)) {
+    bytes.experts += size;
+  } else if (name == "model.embed_tokens.weight") {
+    bytes.embedding += size;
+  } else {
+    bytes.dense += size;
+  }
+}
+
+int64_t spec_bytes(const TensorSpec& spec) {
+  int64_t count = 1;
+  for (const int64_t n : spec.shape) count *= n;
+  if (spec.role == TensorRole::kRouterBias) return count * 4;
+  if (spec.role != TensorRole::kLinear || !spec.is_matrix()) return count * 2;
+  const auto blocks = [](int64_t n) { return (n + 127) / 128; };
+  return count + blocks(spec.shape[0]) * blocks(spec.shape[1]) * 4;
+}
+
+// What the device holds beside weights and cache: 2 GB of activations and scratch memory, and the
+// ring.
+int64_t work_bytes(const ModelBytes& model, int64_t chunk) {
+  constexpr int64_t kRing = 32;
+  const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
+  constexpr int64_t kPerToken = int64_t{490} << 10;  // of all activations
+  constexpr int64_t kReserve = int64_t{512} << 20;
+  return kReserve + scratch + chunk * kPerToken + kRing * model.expert;
+}
+
+void plan_without_device(const ModelBytes& model, const Machine& machine, int64_t context,
+                         ServingPlan& plan) {
+  plan.host = model.dense + model.embedding + model.experts + context * model.cache_token;
+  if (plan.host > machine.host_bytes) {
+    plan.problems.push_back(
+        fmt::format("weights and the cache of one context take {:.1f} GB, the host has {:.1f}: use "
+                    "a machine with more memory, or a smaller --context-length",
+                    gb(plan.host), gb(machine.host_bytes)));
+  }
+  const double token =
+      static_cast<double>(model.dense + model.moe_layers * model.experts_per_token * model.expert);
+  plan.decode_bound = machine.dram_gbs * 1e9 / token;
+}
+
+}  // namespace
+
+ModelBytes model_bytes(const Checkpoint& checkpoint) {
+  ModelBytes bytes;
+  for (const TensorInfo& tensor : checkpoint.tensors()) add(tensor.name, tensor.bytes, bytes);
+  describe(checkpoint.config(), bytes);
+  return bytes;
+}
+
+ModelBytes model_bytes(const GlmConfig& config) {
+  ModelBytes bytes;
+  for (const TensorSpec& spec : checkpoint_layout(config)) {
+    if (!spec.optional) add(spec.name, spec_bytes(spec), bytes);
+  }
+  describe(config, bytes);
+  return bytes;
+}
+
+double layer_seconds(int64_t misses, int64_t bytes, const Machine& machine) {
+  double best = INFINITY;
+  for (int64_t fetched = 0; fetched <= misses; ++fetched) {
+    const double wire = static_cast<double>(fetched * bytes) / (machine.wire_gbs * 1e9);
+    const double cpu = static_cast<double>((misses - fetched) * bytes) / (machine.dram_gbs * 1e9);
+    best = std::min(best, std::max(wire, cpu));
+  }
+  return best;
+}
+
+ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_t context,
+                         int64_t chunk) {
+  ServingPlan plan;
+  if (machine.device_bytes == 0) {
+    plan_without_device(model, machine, context, plan);
+    return plan;
+  }
+  plan.device_dense = model.dense + model.embedding;
+  plan.device_cache = context * model.cache_token;
+  plan.device_work = work_bytes(model, chunk);
+  const int64_t fixed = plan.device_dense + plan.device_cache + plan.device_work;
+  if (fixed > machine.device_bytes) {
+    plan.problems.push_back(fmt::format(
+        "without any expert the device needs {:.1f} GB and has {:.1f}: weights {:.1f}, cache of "
+        "one "
+        "context {:.1f}, activations and ring {:.1f}; use a smaller --context-length or "
+        "--chunked-prefill-size",
+        gb(fixed), gb(machine.device_bytes), gb(plan.device_dense), gb(plan.device_cache),
+        gb(plan.device_work)));
+  }
+  const int64_t left = std::max<int64_t>(machine.device_bytes - fixed, 0);
+  const int64_t all = model.expert > 0 ? model.experts / model.expert : 0;
+  plan.resident = model.expert > 0 ? std::min(all, left / model.expert) : 0;
+  plan.device_experts = plan.resident * model.expert;
+  plan.host = plan.resident == all ? 0 : model.experts + model.dense + model.embedding;
+  if (plan.host > machine.host_bytes) {
+    plan.problems.push_back(
+        fmt::format("the checkpoint takes {:.1f} GB of host memory, the host has {:.1f}: use a "
+                    "machine with more memory",
+                    gb(plan.host), gb(machine.host_bytes)));
+  }
+  // Experts equally likely: a layer misses the share that is not resident. Popular ones make it
+  // better.
+  const double share = all > 0 ? static_cast<double>(plan.resident) / static_cast<double>(all) : 1;
+  const double misses = static_cast<double>(model.experts_per_token) * (1 - share);
+  const auto low = static_cast<int64_t>(std::floor(misses));
+  const double part = misses - static_cast<double>(low);
+  const double layer = (1 - part) * layer_seconds(low, model.expert, machine) +
+                       part * layer_seconds(low + 1, model.expert, machine);
+  const double device_token =
+      static_cast<double>(model.dense) + static_cast<double>(model.moe_layers * model.expert) *
+                                             static_cast<double>(model.experts_per_token) * share;
+  plan.decode_bound = 1 / (static_cast<double>(model.moe_layers) * layer +
+                           device_token / (machine.device_gbs * 1e9));
+  const double streamed =
+      static_cast<double>(model.moe_layers * model.experts_per_layer * model.expert) * (1 - share);
+  if (streamed > 0)
+    plan.prefill_bound = static_cast<double>(chunk) / (streamed / (machine.wire_gbs * 1e9));
+  return plan;
+}
+
+}  // namespace longshore::model

@@ -1,0 +1,63 @@
+// Where every byte of a model would go on a machine and how fast it could serve there, before
+// anything is loaded. Pure.
+//
+// Bounds, not promises: a token's missing experts are split between wire and CPU, a prefill chunk
+// brings every expert that is not resident once. Source of the arithmetic: docs/PERF.md, "Expert
+// offload".
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+
+namespace longshore::model {
+
+struct Machine {
+  int64_t device_bytes = 0;  // of memory; 0: no device
+  int64_t host_bytes = 0;
+  double wire_gbs = 55;      // host to device
+  double dram_gbs = 100;     // that the CPU's expert kernel reads while the wire is busy
+  double device_gbs = 3000;  // of the device's memory
+};
+
+// Bytes of a checkpoint by where they go.
+struct ModelBytes {
+  int64_t dense = 0;  // everything but routed experts and the embedding table: read by every step
+  int64_t embedding = 0;   // one row a token
+  int64_t experts = 0;     // routed, all layers, MTP's included
+  int64_t expert = 0;      // one
+  int64_t moe_layers = 0;  // of the main model
+  int64_t experts_per_layer = 0;
+  int64_t experts_per_token = 0;
+  int64_t cache_token = 0;  // latents and index keys of all layers, production arithmetic
+};
+// From the headers alone.
+[[nodiscard]] ModelBytes model_bytes(const Checkpoint& checkpoint);
+// Of FP8 weights with scales for every 128x128, as the hub's GLM-5.1-FP8 has them: no checkpoint is
+// there.
+[[nodiscard]] ModelBytes model_bytes(const GlmConfig& config);
+
+struct ServingPlan {
+  int64_t device_dense = 0;    // weights outside the routed experts, on the device
+  int64_t device_cache = 0;    // of one context
+  int64_t device_work = 0;     // activations, scratch, the ring that experts pass through
+  int64_t device_experts = 0;  // slots
+  int64_t resident = 0;        // experts in slots
+  int64_t host = 0;            // experts that have none; without a device all weights and the cache
+  double decode_bound = 0;     // tokens/s of one sequence; experts equally likely
+  double prefill_bound =
+      0;  // tokens/s in chunks of `chunk`; 0: nothing streams, so the wire does not bound it
+  // What does not fit, a line each with the numbers and what to change; empty: it serves.
+  std::vector<std::string> problems;
+};
+
+[[nodiscard]] ServingPlan plan_serving(const ModelBytes& model, const Machine& machine,
+                                       int64_t context, int64_t chunk);
+
+// Seconds of a layer that misses `misses` experts of `bytes` each, one token each: the best integer
+// split.
+[[nodiscard]] double layer_seconds(int64_t misses, int64_t bytes, const Machine& machine);
+
+}  // namespace longshore::model

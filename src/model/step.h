@@ -1,0 +1,40 @@
+// What goes into one forward pass and what comes out of it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/cancel.h"
+#include "base/tensor.h"
+#include "kernels/paged.h"
+#include "model/kv_layout.h"
+#include "model/observer.h"
+
+namespace longshore::model {
+
+// What one step may hold at most. Memory for it is taken at load.
+struct StepLimits {
+  int64_t tokens = 0;      // T
+  int64_t sequences = 64;  // B
+  int64_t context = 0;  // positions of a sequence beside others; 0: the model's. A sequence alone
+                        // may have as many as the model has
+};
+
+// One step over a ragged batch, all in host memory but the caches. Every position of a sequence
+// below the batch's lowest one has been through forward() (same caches) before.
+struct StepInput {
+  const int32_t* ids = nullptr;         // [T] in [0, vocab)
+  kernels::BatchView batch;             // T tokens
+  std::span<const int32_t> logit_rows;  // rows in [0, T) whose logits are wanted
+  std::span<const LayerCache> caches;   // [KvLayout::layers()], in the backend's memory
+  Observer* observer = nullptr;
+  const CancelToken* cancel = nullptr;  // asked before every layer
+};
+
+// In host memory, rows without gaps.
+struct StepOutput {
+  MatrixView hidden;  // [T, hidden] fp32 out: after the final norm. data == nullptr: not wanted
+  MatrixView logits;  // [logit_rows.size(), vocab] fp32 out
+};
+
+}  // namespace longshore::model

@@ -1,0 +1,45 @@
+// A step's arrays (ids, positions, page table, ...) where the backend can read them.
+//
+// In host memory they stay the engine's own. To a device they go packed, by Backend::copy_ints:
+// kernel parameters, never the copy engine.
+//
+// Ownership: owns its device memory; the backend outlives it. Threading: one thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/config.h"
+#include "device/buffer.h"
+#include "kernels/backend.h"
+#include "model/step.h"
+
+namespace longshore::model {
+
+class StepArrays {
+ public:
+  // kMemory.
+  static Result<StepArrays> create(const GlmConfig& config, kernels::Backend& backend,
+                                   const StepLimits& limits);
+  // What create() takes of the backend's memory.
+  [[nodiscard]] static int64_t bytes(const GlmConfig& config, const StepLimits& limits);
+
+  struct View {
+    const int32_t* ids = nullptr;         // [T]
+    const int32_t* logit_rows = nullptr;  // [logit_rows.size()]
+    kernels::BatchView batch;
+  };
+  // Valid until the next stage(), in order with queued work.
+  [[nodiscard]] View stage(const StepInput& input);
+
+ private:
+  const int32_t* pack(const int32_t* host, int64_t count);
+
+  kernels::Backend* backend_ = nullptr;
+  int64_t vocab_ = 0;
+  device::Buffer device_;        // empty: host memory
+  std::vector<int32_t> packed_;  // on its way
+};
+
+}  // namespace longshore::model

@@ -1,0 +1,42 @@
+// What the experts cost and where they were computed, since the start.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace longshore::offload {
+
+// Conservation, over the calls whose routes the host saw: routed_experts = hits + fetched +
+// computed_on_cpu.
+struct ExpertCounters {
+  int64_t routes = 0;  // token-expert pairs
+  int64_t routes_on_device =
+      0;  // of these, never read by the host: everything is resident. Not in what follows
+  int64_t routed_experts = 0;   // distinct experts of a layer, summed over calls
+  int64_t hits = 0;             // of these, found in a slot of the device, prefetched ones included
+  int64_t fetched = 0;          // brought over the wire because a step wanted them
+  int64_t computed_on_cpu = 0;  // computed where they lie in host memory
+  int64_t prefetched = 0;       // brought over the wire ahead of being wanted
+  int64_t prefetched_unused = 0;  // of these, overwritten before any step wanted them
+  int64_t wire_bytes = 0;         // weights that went over the wire
+  int64_t cpu_bytes = 0;          // weights and scales that the CPU read
+  double wire_seconds = 0;        // in which the wire was busy, where the device measures it
+  double cpu_seconds = 0;         // in which the CPU computed experts
+  double handshake_seconds = 0;   // that the host waited for a layer's routes
+  double policy_seconds = 0;      // of lookups, decisions and bookkeeping
+  int64_t handshakes = 0;
+};
+
+// What happened between two readings.
+[[nodiscard]] ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earlier);
+
+// The counters and where the experts are, for other threads than the engine's.
+struct StoreReport {
+  ExpertCounters counters;
+  std::vector<uint8_t>
+      resident;  // [layers, experts per layer] 1: in a slot of the device; empty without one
+  double wire_bytes_per_second = 0;  // as decisions take it; 0: nothing is decided
+  double cpu_bytes_per_second = 0;   // the same for experts of one token
+};
+
+}  // namespace longshore::offload

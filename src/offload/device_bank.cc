@@ -1,0 +1,126 @@
+#include "offload/device_bank.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "device/placement.h"
+
+namespace longshore::offload {
+namespace {
+
+using kernels::ExpertView;
+
+constexpr int64_t kAlignment = 256;
+constexpr std::array kMatrices = {&ExpertView::gate, &ExpertView::up, &ExpertView::down};
+// Entries of the table travel as int32 (Backend::copy_ints).
+static_assert(sizeof(ExpertView) % sizeof(int32_t) == 0);
+
+int64_t aligned(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+int64_t DeviceBank::block_bytes(const HostExperts& experts) {
+  int64_t most = 0;
+  for (const ExpertView& view : experts.views()) {
+    int64_t bytes = 0;
+    for (const auto matrix : kMatrices) bytes += aligned((view.*matrix).bytes());
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
+int64_t DeviceBank::bytes(const HostExperts& experts, int64_t blocks) {
+  int64_t scales = 0;
+  for (const ExpertView& view : experts.views()) {
+    for (const auto matrix : kMatrices) scales += aligned((view.*matrix).scale_bytes());
+  }
+  return blocks * block_bytes(experts) + scales +
+         experts.size() * static_cast<int64_t>(sizeof(ExpertView));
+}
+
+Result<DeviceBank> DeviceBank::create(const HostExperts& experts, kernels::Backend& backend,
+                                      int64_t blocks) {
+  LS_CHECK(experts.size() > 0 && blocks >= 0);
+  DeviceBank bank;
+  bank.experts_ = &experts;
+  bank.backend_ = &backend;
+  bank.blocks_ = blocks;
+  bank.block_bytes_ = block_bytes(experts);
+  bank.scaled_ = experts.views();
+  device::Memory& memory = backend.memory();
+  LS_TRY(bank.memory_,
+         device::Buffer::allocate(memory, blocks * bank.block_bytes_, "expert slots"));
+  LS_TRY(bank.table_,
+         device::Buffer::allocate(memory, experts.size() * static_cast<int64_t>(sizeof(ExpertView)),
+                                  "table of experts"));
+  LS_TRY_VOID(bank.upload_scales());
+  return bank;
+}
+
+Result<void> DeviceBank::upload_scales() {
+  device::Memory& memory = backend_->memory();
+  LS_TRY(scales_,
+         device::Buffer::allocate(memory, bytes(*experts_, 0) - table_.bytes(), "experts' scales"));
+  std::byte* place = scales_.data();
+  for (ExpertView& view : scaled_) {
+    for (const auto matrix : kMatrices) {
+      WeightView& w = view.*matrix;
+      w.data = nullptr;
+      if (w.scale == nullptr) continue;
+      LS_TRY_VOID(memory.upload(place, w.scale, w.scale_bytes()));
+      w.scale = reinterpret_cast<const float*>(place);
+      place += aligned(w.scale_bytes());
+    }
+  }
+  return memory.upload(table_.data(), scaled_.data(), table_.bytes());
+}
+
+ExpertView DeviceBank::view(int64_t expert, int64_t block) const {
+  LS_CHECK(expert >= 0 && expert < experts_->size() && block >= 0 && block < blocks_);
+  ExpertView view = scaled_[static_cast<size_t>(expert)];
+  const std::byte* place = memory_.data() + block * block_bytes_;
+  for (const auto matrix : kMatrices) {
+    (view.*matrix).data = place;
+    place += aligned((view.*matrix).bytes());
+  }
+  return view;
+}
+
+void DeviceBank::copy(int64_t expert, int64_t block) {
+  const ExpertView to = view(expert, block);
+  const ExpertView& from = experts_->views()[static_cast<size_t>(expert)];
+  for (const auto matrix : kMatrices) {
+    backend_->transfers()->copy(const_cast<std::byte*>((to.*matrix).data), (from.*matrix).data,
+                                (from.*matrix).bytes());
+  }
+}
+
+void DeviceBank::point(int64_t expert, int64_t block) {
+  const ExpertView entry = view(expert, block);
+  constexpr int64_t kInts = sizeof(ExpertView) / sizeof(int32_t);
+  std::array<int32_t, kInts> ints{};
+  std::memcpy(ints.data(), &entry, sizeof entry);
+  backend_->copy_ints(ints.data(), kInts,
+                      reinterpret_cast<int32_t*>(table_.data()) + expert * kInts);
+}
+
+Result<void> DeviceBank::load(int64_t expert, int64_t block) {
+  device::Memory& memory = backend_->memory();
+  const ExpertView to = view(expert, block);
+  const ExpertView& from = experts_->views()[static_cast<size_t>(expert)];
+  for (const auto matrix : kMatrices) {
+    LS_TRY_VOID(memory.upload(const_cast<std::byte*>((to.*matrix).data), (from.*matrix).data,
+                              (from.*matrix).bytes()));
+  }
+  return memory.upload(table_.data() + expert * static_cast<int64_t>(sizeof(ExpertView)), &to,
+                       sizeof to);
+}
+
+const ExpertView* DeviceBank::layer(int64_t index) const {
+  return reinterpret_cast<const ExpertView*>(table_.data()) + index * experts_->per_layer();
+}
+
+}  // namespace longshore::offload

@@ -1,0 +1,61 @@
+// Device memory for experts: blocks of one expert's matrices each, the scales of all experts, and
+// the table that kernels address experts through.
+//
+// An entry of the table is an expert, not a block: kernels get the router's ids as they are. An
+// expert's scales are a four thousandth of it and stay on the device for all experts; only the
+// matrices move. An entry whose expert is in no block points to its last one: calls leave such
+// experts out (MaskRoutesParams).
+//
+// Ownership: owns its device memory; backend and host experts outlive it. Threading: the thread
+// that calls the backend.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/error.h"
+#include "device/buffer.h"
+#include "kernels/backend.h"
+#include "offload/host_experts.h"
+
+namespace longshore::offload {
+
+class DeviceBank {
+ public:
+  // kMemory, kDevice.
+  static Result<DeviceBank> create(const HostExperts& experts, kernels::Backend& backend,
+                                   int64_t blocks);
+  // What create() takes of the backend's memory for so many blocks.
+  [[nodiscard]] static int64_t bytes(const HostExperts& experts, int64_t blocks);
+  // Bytes of one block: any expert fits any.
+  [[nodiscard]] static int64_t block_bytes(const HostExperts& experts);
+
+  // Queues the copy of an expert's matrices into a block. expert: index in the store.
+  void copy(int64_t expert, int64_t block);
+  // Queued operations from now on find the expert in the block.
+  void point(int64_t expert, int64_t block);
+  // Both at once, at load: no queue, no wire.
+  Result<void> load(int64_t expert, int64_t block);
+
+  // [per_layer] of the layer of that index, in the device's memory.
+  [[nodiscard]] const kernels::ExpertView* layer(int64_t index) const;
+  // Bytes that copy() moves.
+  [[nodiscard]] int64_t copied_bytes() const { return block_bytes_; }
+  [[nodiscard]] int64_t blocks() const { return blocks_; }
+
+ private:
+  // The expert as the device sees it in that block.
+  [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
+  Result<void> upload_scales();
+
+  const HostExperts* experts_ = nullptr;
+  kernels::Backend* backend_ = nullptr;
+  int64_t blocks_ = 0;
+  int64_t block_bytes_ = 0;
+  device::Buffer memory_;                    // [blocks] of block_bytes()
+  device::Buffer scales_;                    // [experts] gate, up, down
+  device::Buffer table_;                     // [experts] ExpertView
+  std::vector<kernels::ExpertView> scaled_;  // [experts] with the scales' place, without data
+};
+
+}  // namespace longshore::offload

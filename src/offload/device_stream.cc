@@ -1,0 +1,114 @@
+// Steps of many tokens: a layer's experts pass through the ring, the next layer's come ahead.
+#include <algorithm>
+
+#include "offload/device_experts.h"
+
+namespace longshore::offload {
+
+// The host queues the whole layer and runs ahead: a copy waits for the last use of its block, a
+// group of experts for the last of its copies. Experts of this layer that came ahead are computed
+// first, in the order in which they came.
+void DeviceExperts::stream(const Layer& layer) {
+  const std::vector<int32_t> hits = pin_hits(layer);
+  drop_stale(layer.index);
+  compute_on_device(layer, hits);
+
+  std::vector<int32_t> order;
+  std::set_difference(wanted_.begin(), wanted_.end(), hits.begin(), hits.end(),
+                      std::back_inserter(order));
+  const auto ahead = std::stable_partition(
+      order.begin(), order.end(), [this](int32_t expert) { return find_in_ring(expert) >= 0; });
+  auto staged = static_cast<size_t>(ahead - order.begin());
+  // Counted as hits of the wire's work ahead of time: no step waits for them.
+  counters_.hits += static_cast<int64_t>(staged);
+  const size_t group = std::max<size_t>(1, ring_.size() / 4);
+  for (size_t done = 0; done < order.size();) {
+    const size_t first_new = staged;
+    const Mark begin = wire_.copied();
+    while (staged < order.size() && !free_blocks_.empty()) stream_in(order[staged++]);
+    if (staged > first_new) {
+      const auto count = static_cast<int64_t>(staged - first_new);
+      in_flight_.push_back({begin, wire_.copied(), count * bank_.copied_bytes(),
+                            /*undisturbed=*/false});
+      counters_.fetched += count;
+      counters_.wire_bytes += count * bank_.copied_bytes();
+    }
+    const std::span<const int32_t> now =
+        std::span<const int32_t>(order).subspan(done, std::min(group, staged - done));
+    wire_.compute_waits_for(block_of(now.back()).copied);
+    compute_on_device(layer, now);
+    stream_out(now);
+    done += now.size();
+  }
+  if (layer.index + 1 < experts_.layers()) stream_ahead(layer.index + 1);
+}
+
+// As many of the layer's experts as there are free blocks: with so many tokens nearly all of them
+// will be wanted.
+void DeviceExperts::stream_ahead(int64_t index) {
+  const int64_t first = index * experts_.per_layer();
+  const Mark begin = wire_.copied();
+  const int64_t before = counters_.wire_bytes;
+  for (int64_t e = first; e < first + experts_.per_layer() && !free_blocks_.empty(); ++e) {
+    const auto expert = static_cast<int32_t>(e);
+    if (slots_.find(expert) >= 0) continue;
+    stream_in(expert);
+    ++counters_.prefetched;
+    counters_.wire_bytes += bank_.copied_bytes();
+  }
+  if (counters_.wire_bytes > before)
+    in_flight_.push_back(
+        {begin, wire_.copied(), counters_.wire_bytes - before, /*undisturbed=*/false});
+}
+
+void DeviceExperts::stream_in(int32_t expert) {
+  LS_CHECK(!free_blocks_.empty());
+  const int32_t at = free_blocks_.front();
+  free_blocks_.erase(free_blocks_.begin());
+  Block& block = ring_[static_cast<size_t>(at)];
+  wire_.copy_waits_for(block.computed);
+  bank_.copy(expert, options_.slots + at);
+  bank_.point(expert, options_.slots + at);
+  block.expert = expert;
+  block.copied = wire_.copied();
+}
+
+void DeviceExperts::stream_out(std::span<const int32_t> experts) {
+  const Mark here = wire_.computed();
+  for (const int32_t expert : experts) {
+    const int64_t at = find_in_ring(expert);
+    if (at < 0) continue;  // in a slot
+    ring_[static_cast<size_t>(at)].expert = -1;
+    ring_[static_cast<size_t>(at)].computed = here;
+    free_blocks_.push_back(static_cast<int32_t>(at));
+  }
+}
+
+// Experts that came ahead for this layer and are not wanted, or for a layer that did not come.
+void DeviceExperts::drop_stale(int64_t index) {
+  for (size_t at = 0; at < ring_.size(); ++at) {
+    Block& block = ring_[at];
+    if (block.expert < 0) continue;
+    const bool wanted = block.expert / experts_.per_layer() == index &&
+                        std::binary_search(wanted_.begin(), wanted_.end(), block.expert);
+    if (wanted) continue;
+    block.expert = -1;
+    free_blocks_.push_back(static_cast<int32_t>(at));
+    ++counters_.prefetched_unused;
+  }
+}
+
+int64_t DeviceExperts::find_in_ring(int32_t expert) const {
+  for (size_t at = 0; at < ring_.size(); ++at) {
+    if (ring_[at].expert == expert) return static_cast<int64_t>(at);
+  }
+  return -1;
+}
+
+DeviceExperts::Block& DeviceExperts::block_of(int32_t expert) {
+  const int64_t at = find_in_ring(expert);
+  LS_CHECK(at >= 0);
+  return ring_[static_cast<size_t>(at)];
+}
+
+}  // namespace longshore::offload

@@ -1,0 +1,368 @@
+#include "tests/model/fake_device.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <sys/mman.h>
+
+namespace longshore {
+namespace {
+
+constexpr int64_t kPage = 4096;
+constexpr int64_t kHugePage = 2 << 20;
+
+int64_t round_up(int64_t bytes, int64_t to) {
+  return (bytes + to - 1) / to * to;
+}
+
+}  // namespace
+
+// Huge pages, opened and closed whole: mprotect takes time by the page.
+FakeMemory::FakeMemory(int64_t capacity)
+    : capacity_(capacity), reserved_(round_up(capacity, kHugePage) + kHugePage) {
+  void* data = mmap(nullptr, static_cast<size_t>(reserved_), PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  LS_CHECK_MSG(data != MAP_FAILED, "{}", std::strerror(errno));
+  range_ = static_cast<std::byte*>(data);
+  base_ = reinterpret_cast<std::byte*>(
+      round_up(static_cast<int64_t>(reinterpret_cast<uintptr_t>(data)), kHugePage));
+  // A refusal only costs time.
+  (void)madvise(data, static_cast<size_t>(reserved_), MADV_HUGEPAGE);
+}
+
+FakeMemory::~FakeMemory() {
+  munmap(range_, static_cast<size_t>(reserved_));
+}
+
+void FakeMemory::protect(int protection) {
+  if (used_ == 0) return;
+  LS_CHECK(mprotect(base_, static_cast<size_t>(round_up(used_, kHugePage)), protection) == 0);
+}
+
+void FakeMemory::open() {
+  protect(PROT_READ | PROT_WRITE);
+}
+
+void FakeMemory::close() {
+  protect(PROT_NONE);
+}
+
+Result<std::byte*> FakeMemory::allocate(int64_t bytes, const char* what) {
+  const int64_t pages = round_up(bytes, kPage);
+  if (pages > available()) {
+    return fail(ErrorKind::kMemory, "{}: cannot allocate {} bytes of fake memory, {} are free",
+                what, bytes, available());
+  }
+  std::byte* data = base_ + used_;
+  used_ += pages;
+  live_ += bytes;
+  // As a device gives it: what is in it means nothing. NaN in fp32, bf16 and e4m3.
+  const Access access(*this);
+  std::memset(data, 0xFF, static_cast<size_t>(std::min<int64_t>(bytes, int64_t{64} << 20)));
+  return data;
+}
+
+void FakeMemory::free(std::byte* data, int64_t bytes) {
+  const int64_t pages = round_up(bytes, kPage);
+  live_ -= bytes;
+  if (data + pages == base_ + used_) used_ -= pages;
+}
+
+bool FakeMemory::contains(const void* data) const {
+  const auto* at = static_cast<const std::byte*>(data);
+  return at >= base_ && at < base_ + used_;
+}
+
+Result<void> FakeMemory::upload(std::byte* to, const void* host, int64_t bytes) {
+  LS_CHECK(bytes == 0 || (contains(to) && !contains(host)));
+  ++uploads;
+  const Access access(*this);
+  std::memcpy(to, host, static_cast<size_t>(bytes));
+  return {};
+}
+
+Result<void> FakeMemory::download(void* host, const std::byte* from, int64_t bytes) {
+  LS_CHECK(bytes == 0 || (contains(from) && !contains(host)));
+  ++downloads;
+  const Access access(*this);
+  std::memcpy(host, from, static_cast<size_t>(bytes));
+  return {};
+}
+
+FakeDevice::FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity)
+    : memory_(capacity), inner_(std::move(inner)) {
+  LS_CHECK(inner_->memory().host());
+}
+
+template <typename Run>
+void FakeDevice::operate(const char* what, Run run) {
+  ++calls[what];
+  if (++operations_ == fail_at_)
+    fault_ = Error{ErrorKind::kDevice, fmt::format("{} on the fake device: told to fail", what)};
+  if (fault_) return;
+  const FakeMemory::Access access(memory_);
+  run();
+}
+
+void FakeDevice::check_inside(const void* data, const char* what) const {
+  LS_CHECK_MSG(memory_.contains(data), "{} is not in the device's memory", what);
+}
+
+void FakeDevice::check_weight(const WeightView& w) const {
+  check_inside(w.data, "a weight");
+  if (w.scale != nullptr) check_inside(w.scale, "a scale");
+  LS_CHECK_MSG(reinterpret_cast<uintptr_t>(w.data) % 16 == 0, "a weight is not aligned");
+}
+
+// An entry of a table whose expert is not there may point nowhere.
+void FakeDevice::check_weight_place(const WeightView& w) const {
+  if (w.data != nullptr) check_weight(w);
+}
+
+void FakeDevice::check_batch(const kernels::BatchView& batch) const {
+  check_inside(batch.positions, "positions");
+  check_inside(batch.sequence_of, "sequence_of");
+  check_inside(batch.page_table, "page_table");
+}
+
+void FakeDevice::copy_ints(const int32_t* host, int64_t count, int32_t* to) {
+  LS_CHECK(!memory_.contains(host));
+  check_inside(to, "copy_ints' target");
+  operate("copy_ints", [&] { std::copy_n(host, count, to); });
+}
+
+void FakeDevice::copy_out(const std::byte* from, int64_t bytes, std::byte* to) {
+  if (bytes == 0) return;
+  check_inside(from, "copy_out's source");
+  LS_CHECK(!memory_.contains(to));
+  operate("copy_out", [&] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+}
+
+void FakeDevice::wait_for_host(const int32_t* flag, int32_t value) {
+  LS_CHECK(!memory_.contains(flag));
+  ++calls["wait_for_host"];
+  Backend::wait_for_host(flag, value);
+}
+
+Result<void> FakeDevice::synchronize() {
+  transfers_.run_copies(static_cast<int64_t>(transfers_.pending_.size()));
+  transfers_.operations_seen_ = operations_;
+  if (fault_) return tl::unexpected<Error>(*fault_);
+  return {};
+}
+
+void FakeDevice::embed(const kernels::EmbedParams& p) {
+  check_inside(p.ids, "ids");
+  check_weight(p.table);
+  check_inside(p.y.data, "y");
+  operate("embed", [&] { inner_->embed(p); });
+}
+
+void FakeDevice::gather_rows(const kernels::GatherRowsParams& p) {
+  check_inside(p.x.data, "x");
+  check_inside(p.rows, "rows");
+  check_inside(p.y.data, "y");
+  operate("gather_rows", [&] { inner_->gather_rows(p); });
+}
+
+void FakeDevice::rms_norm(const kernels::RmsNormParams& p) {
+  check_inside(p.x.data, "x");
+  check_inside(p.weight, "weight");
+  check_inside(p.y.data, "y");
+  operate("rms_norm", [&] { inner_->rms_norm(p); });
+}
+
+void FakeDevice::linear(const kernels::LinearParams& p) {
+  check_inside(p.x.data, "x");
+  check_weight(p.w);
+  check_inside(p.y.data, "y");
+  operate("linear", [&] { inner_->linear(p); });
+}
+
+void FakeDevice::head_linear(const kernels::HeadLinearParams& p) {
+  check_inside(p.x.data, "x");
+  check_weight(p.w);
+  check_inside(p.y.data, "y");
+  operate("head_linear", [&] { inner_->head_linear(p); });
+}
+
+void FakeDevice::rope(const kernels::RopeParams& p) {
+  check_inside(p.x.data, "x");
+  check_inside(p.positions, "positions");
+  check_inside(p.inv_freq, "inv_freq");
+  check_inside(p.y.data, "y");
+  operate("rope", [&] { inner_->rope(p); });
+}
+
+void FakeDevice::silu_mul(const kernels::SiluMulParams& p) {
+  check_inside(p.gate.data, "gate");
+  check_inside(p.up.data, "up");
+  check_inside(p.y.data, "y");
+  operate("silu_mul", [&] { inner_->silu_mul(p); });
+}
+
+void FakeDevice::latent_store(const kernels::LatentStoreParams& p) {
+  check_inside(p.kv.data, "kv");
+  check_inside(p.norm_weight, "norm_weight");
+  check_inside(p.inv_freq, "inv_freq");
+  check_batch(p.batch);
+  check_inside(p.cache.data, "the latent cache");
+  operate("latent_store", [&] { inner_->latent_store(p); });
+}
+
+void FakeDevice::index_key_store(const kernels::IndexKeyStoreParams& p) {
+  check_inside(p.k.data, "k");
+  check_inside(p.norm_weight, "norm_weight");
+  check_inside(p.norm_bias, "norm_bias");
+  check_inside(p.inv_freq, "inv_freq");
+  check_batch(p.batch);
+  check_inside(p.cache.data, "the index key cache");
+  operate("index_key_store", [&] { inner_->index_key_store(p); });
+}
+
+void FakeDevice::index_gather(const kernels::IndexGatherParams& p) {
+  check_inside(p.cache.data, "the index key cache");
+  check_inside(p.page_table, "page_table");
+  check_inside(p.seq_lens, "seq_lens");
+  check_inside(p.keys, "keys");
+  check_inside(p.scales, "scales");
+  operate("index_gather", [&] { inner_->index_gather(p); });
+}
+
+void FakeDevice::index_select(const kernels::IndexSelectParams& p) {
+  check_inside(p.q.data, "q");
+  check_inside(p.head_weights.data, "head_weights");
+  check_inside(p.inv_freq, "inv_freq");
+  check_batch(p.batch);
+  check_inside(p.cache.data, "the index key cache");
+  check_inside(p.selected, "selected");
+  check_inside(p.counts, "counts");
+  if (p.scores.data != nullptr) check_inside(p.scores.data, "scores");
+  operate("index_select", [&] { inner_->index_select(p); });
+}
+
+void FakeDevice::sparse_mla(const kernels::SparseMlaParams& p) {
+  check_inside(p.q_c.data, "q_c");
+  check_inside(p.q.data, "q");
+  check_batch(p.batch);
+  check_inside(p.cache.data, "the latent cache");
+  check_inside(p.selected, "selected");
+  check_inside(p.counts, "counts");
+  check_inside(p.o.data, "o");
+  operate("sparse_mla", [&] { inner_->sparse_mla(p); });
+}
+
+void FakeDevice::router(const kernels::RouterParams& p) {
+  check_inside(p.logits.data, "logits");
+  check_inside(p.bias, "bias");
+  check_inside(p.ids, "ids");
+  check_inside(p.weights, "weights");
+  operate("router", [&] { inner_->router(p); });
+}
+
+void FakeDevice::experts(const kernels::ExpertsParams& p) {
+  check_inside(p.x.data, "x");
+  check_inside(p.ids, "ids");
+  check_inside(p.weights, "weights");
+  check_inside(p.experts, "the table of experts");
+  check_inside(p.y.data, "y");
+  operate("experts", [&] {
+    for (int64_t e = 0; e < p.num_experts; ++e) {
+      for (const WeightView* w : {&p.experts[e].gate, &p.experts[e].up, &p.experts[e].down})
+        check_weight_place(*w);
+    }
+    for (int64_t i = 0; i < p.x.rows * p.top_k; ++i) {
+      if (p.ids[i] < 0) continue;
+      const kernels::ExpertView& e = p.experts[p.ids[i]];
+      for (const WeightView* w : {&e.gate, &e.up, &e.down}) {
+        check_weight(*w);
+        transfers_.last_use_[w->data] = operations_;
+      }
+    }
+    inner_->experts(p);
+  });
+}
+
+void FakeDevice::mask_routes(const kernels::MaskRoutesParams& p) {
+  check_inside(p.ids, "ids");
+  check_inside(p.keep, "keep");
+  check_inside(p.out, "out");
+  operate("mask_routes", [&] { inner_->mask_routes(p); });
+}
+
+void FakeDevice::add(const kernels::AddParams& p) {
+  check_inside(p.y.data, "y");
+  operate("add", [&] { inner_->add(p); });
+}
+
+Result<void> FakeTransfers::pin(const std::byte* data, int64_t bytes) {
+  if (refuse_pins) return fail(ErrorKind::kMemory, "the fake device was told to refuse");
+  LS_CHECK(pins_.emplace(data, bytes).second);
+  pinned_bytes += bytes;
+  return {};
+}
+
+void FakeTransfers::unpin(const std::byte* data) {
+  const auto found = pins_.find(data);
+  LS_CHECK(found != pins_.end());
+  pinned_bytes -= found->second;
+  pins_.erase(found);
+}
+
+void FakeTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
+  device_.check_inside(to, "a copy's target");
+  LS_CHECK(!device_.memory_.contains(host));
+  if (++copies == fail_copy_at)
+    device_.fault_ = Error{ErrorKind::kDevice, "a copy on the fake device: told to fail"};
+  copied_bytes += bytes;
+  if (const auto use = last_use_.find(to); use != last_use_.end()) {
+    LS_CHECK_MSG(use->second <= operations_seen_,
+                 "a copy over what operation {} reads, and it came after {} only", use->second,
+                 operations_seen_);
+  }
+  const FakeMemory::Access access(device_.memory_);
+  std::memset(to, 0xFF, static_cast<size_t>(bytes));
+  pending_.push_back({to, host, bytes});
+}
+
+void FakeTransfers::run_copies(int64_t until) {
+  if (done_ >= until) return;
+  const FakeMemory::Access access(device_.memory_);
+  for (; done_ < until; ++done_) {
+    const Pending& copy = pending_[static_cast<size_t>(done_)];
+    if (!device_.fault_) std::memcpy(copy.to, copy.host, static_cast<size_t>(copy.bytes));
+  }
+}
+
+FakeTransfers::Mark FakeTransfers::copied() {
+  marks_.push_back({true, static_cast<int64_t>(pending_.size())});
+  return marks_.size() - 1;
+}
+
+FakeTransfers::Mark FakeTransfers::computed() {
+  marks_.push_back({false, device_.operations_});
+  return marks_.size() - 1;
+}
+
+void FakeTransfers::compute_waits_for(Mark copied) {
+  LS_CHECK(copied == 0 || point(copied).of_copies);
+  if (copied != 0) run_copies(point(copied).before);
+}
+
+void FakeTransfers::copy_waits_for(Mark computed) {
+  LS_CHECK(!point(computed).of_copies);
+  operations_seen_ = std::max(operations_seen_, point(computed).before);
+}
+
+bool FakeTransfers::passed(Mark mark) {
+  const Point& at = point(mark);
+  if (at.of_copies) {
+    run_copies(at.before);
+  } else {
+    operations_seen_ = std::max(operations_seen_, at.before);
+  }
+  return true;
+}
+
+}  // namespace longshore

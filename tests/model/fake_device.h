@@ -1,0 +1,178 @@
+// A device without hardware: a host backend whose memory cannot be read or written by the host
+// except inside an operation, an upload or a download. A stray host access is a segmentation fault;
+// a pointer of an operation that does not lie in that memory ends the program.
+//
+// Operations run at once, but what they write may only be relied on after synchronize(), as on a
+// real device. The memory is closed for the whole process, so one thread at a time may run
+// operations.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "device/memory.h"
+#include "device/transfers.h"
+#include "kernels/backend.h"
+
+namespace longshore {
+
+// One address range, closed with PROT_NONE but while an Access lives.
+class FakeMemory final : public device::Memory {
+ public:
+  explicit FakeMemory(int64_t capacity);
+  ~FakeMemory() override;
+  FakeMemory(const FakeMemory&) = delete;
+  FakeMemory& operator=(const FakeMemory&) = delete;
+
+  [[nodiscard]] bool host() const override { return false; }
+  [[nodiscard]] Result<std::byte*> allocate(int64_t bytes, const char* what) override;
+  void free(std::byte* data, int64_t bytes) override;
+  [[nodiscard]] int64_t available() const override { return capacity_ - used_; }
+  [[nodiscard]] Result<void> upload(std::byte* to, const void* host, int64_t bytes) override;
+  [[nodiscard]] Result<void> download(void* host, const std::byte* from, int64_t bytes) override;
+
+  [[nodiscard]] bool contains(const void* data) const;
+  [[nodiscard]] int64_t live_bytes() const { return live_; }
+
+  class Access {
+   public:
+    explicit Access(FakeMemory& memory) : memory_(memory) { memory_.open(); }
+    ~Access() { memory_.close(); }
+    Access(const Access&) = delete;
+    Access& operator=(const Access&) = delete;
+
+   private:
+    FakeMemory& memory_;
+  };
+
+  int64_t uploads = 0;
+  int64_t downloads = 0;
+
+ private:
+  void open();
+  void close();
+  void protect(int protection);
+
+  std::byte* base_ = nullptr;   // aligned to huge pages
+  std::byte* range_ = nullptr;  // what mmap gave
+  int64_t capacity_;
+  int64_t reserved_;
+  int64_t used_ = 0;  // [0, used_) has been handed out; only the last piece comes back
+  int64_t live_ = 0;  // bytes of live allocations
+};
+
+class FakeDevice;
+
+// The fake wire. Copies happen as late as they may: when something waits for them. Until then NaN
+// stands where they go. A copy over what a queued operation still reads, which the wire was not
+// told to wait for, ends the program.
+class FakeTransfers final : public device::Transfers {
+ public:
+  explicit FakeTransfers(FakeDevice& device) : device_(device) {}
+
+  [[nodiscard]] Result<void> pin(const std::byte* data, int64_t bytes) override;
+  void unpin(const std::byte* data) override;
+  [[nodiscard]] device::Memory& mapped() override { return device::host_memory(); }
+  void copy(std::byte* to, const std::byte* host, int64_t bytes) override;
+  [[nodiscard]] Mark copied() override;
+  [[nodiscard]] Mark computed() override;
+  void compute_waits_for(Mark copied) override;
+  void copy_waits_for(Mark computed) override;
+  [[nodiscard]] bool passed(Mark mark) override;
+  [[nodiscard]] std::optional<double> seconds_between(Mark, Mark) override { return std::nullopt; }
+
+  bool refuse_pins = false;
+  int64_t pinned_bytes = 0;
+  int64_t copies = 0;
+  int64_t copied_bytes = 0;
+  int64_t fail_copy_at = -1;  // the copy of that number, and all work after it
+
+ private:
+  friend class FakeDevice;
+  struct Pending {
+    std::byte* to;
+    const std::byte* host;
+    int64_t bytes;
+  };
+  struct Point {
+    bool of_copies;
+    int64_t before;  // copies or operations queued before it
+  };
+  void run_copies(int64_t until);
+  [[nodiscard]] const Point& point(Mark mark) const { return marks_[mark]; }
+
+  FakeDevice& device_;
+  std::vector<Pending> pending_;  // all that were queued
+  int64_t done_ = 0;              // of these
+  std::vector<Point> marks_ = {{false, 0}};
+  int64_t operations_seen_ = 0;  // that copies from now on come after
+  std::map<const std::byte*, int64_t>
+      last_use_;  // a weight's place -> the last operation that read it
+  std::map<const std::byte*, int64_t> pins_;
+};
+
+class FakeDevice final : public kernels::Backend {
+ public:
+  // inner: a host backend, whose arithmetic this has.
+  explicit FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity = int64_t{1} << 32);
+
+  // Operation number n from now on (1: the next), and all after it, do nothing: synchronize() says
+  // so from then on.
+  void fail_at(int64_t n) { fail_at_ = operations_ + n; }
+  [[nodiscard]] int64_t operations() const { return operations_; }
+  // Calls by operation, "copy_ints" among them.
+  std::map<std::string, int64_t> calls;
+
+  [[nodiscard]] std::string_view name() const override { return "fake"; }
+  [[nodiscard]] DType activation_dtype() const override { return inner_->activation_dtype(); }
+  [[nodiscard]] DType latent_dtype() const override { return inner_->latent_dtype(); }
+  [[nodiscard]] DType index_key_dtype() const override { return inner_->index_key_dtype(); }
+
+  [[nodiscard]] FakeMemory& memory() override { return memory_; }
+  void copy_ints(const int32_t* host, int64_t count, int32_t* to) override;
+  void copy_out(const std::byte* from, int64_t bytes, std::byte* to) override;
+  void wait_for_host(const int32_t* flag, int32_t value) override;
+  [[nodiscard]] FakeTransfers* transfers() override { return has_wire ? &transfers_ : nullptr; }
+  bool has_wire = true;
+  [[nodiscard]] Result<void> synchronize() override;
+
+  void embed(const kernels::EmbedParams& p) override;
+  void gather_rows(const kernels::GatherRowsParams& p) override;
+  void rms_norm(const kernels::RmsNormParams& p) override;
+  void linear(const kernels::LinearParams& p) override;
+  void head_linear(const kernels::HeadLinearParams& p) override;
+  void rope(const kernels::RopeParams& p) override;
+  void silu_mul(const kernels::SiluMulParams& p) override;
+  void latent_store(const kernels::LatentStoreParams& p) override;
+  void index_key_store(const kernels::IndexKeyStoreParams& p) override;
+  void index_gather(const kernels::IndexGatherParams& p) override;
+  void index_select(const kernels::IndexSelectParams& p) override;
+  void sparse_mla(const kernels::SparseMlaParams& p) override;
+  void router(const kernels::RouterParams& p) override;
+  void experts(const kernels::ExpertsParams& p) override;
+  void mask_routes(const kernels::MaskRoutesParams& p) override;
+  void add(const kernels::AddParams& p) override;
+
+ private:
+  friend class FakeTransfers;
+  // Counts the operation and runs it with the memory open, unless the device has failed.
+  template <typename Run>
+  void operate(const char* what, Run run);
+  void check_inside(const void* data, const char* what) const;
+  void check_weight(const WeightView& w) const;
+  void check_weight_place(const WeightView& w) const;
+  void check_batch(const kernels::BatchView& batch) const;
+
+  FakeMemory memory_;  // outlives inner_
+  FakeTransfers transfers_{*this};
+  std::unique_ptr<kernels::Backend> inner_;
+  int64_t operations_ = 0;
+  int64_t fail_at_ = -1;
+  std::optional<Error> fault_;
+};
+
+}  // namespace longshore

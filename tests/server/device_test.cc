@@ -1,0 +1,71 @@
+// The server on a device: where the experts are, and what clients hear when it fails.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/model/fake_device.h"
+#include "tests/server/fixture.h"
+#include "text/chat_template.h"
+
+namespace longshore::server {
+namespace {
+
+using testing::HasSubstr;
+using Json = text::Json;
+
+class OnADevice : public ServerTest {
+ protected:
+  void SetUp() override {
+    load_options.threads = 1;
+    load_options.context_length = 512;
+    load_options.max_total_tokens = 2048;
+    load_options.backend = [this](ThreadPool& pool) -> std::unique_ptr<kernels::Backend> {
+      auto inner = kernels::make_cpu_backend(pool, "generic");
+      LS_CHECK(inner.has_value());
+      auto made = std::make_unique<FakeDevice>(std::move(*inner));
+      device = made.get();
+      return made;
+    };
+    start();
+  }
+
+  FakeDevice* device = nullptr;
+};
+
+TEST_F(OnADevice, SaysWhereTheExpertsAre) {
+  EXPECT_EQ(ask(chat_request(3, false)).status, 200);
+  const Json offload = Json::parse(ask(get("/v1/offload")).body);
+  EXPECT_EQ(offload["device"]["name"], "fake");
+  EXPECT_EQ(offload["device"]["experts"], offload["host"]["experts"]);
+  // Scales, a four thousandth, lie apart.
+  EXPECT_GE(offload["device"]["pool_bytes"].get<double>(),
+            0.999 * offload["host"]["bytes"].get<double>());
+  ASSERT_FALSE(offload["resident"].empty());
+  for (const Json& layer : offload["resident"])
+    EXPECT_EQ(layer.get<std::string>().find('0'), std::string::npos) << "everything is there";
+  EXPECT_GT(offload["counters"]["routes"], 0);
+  EXPECT_EQ(offload["counters"]["routes"], offload["counters"]["routes_on_device"]);
+  EXPECT_EQ(offload["counters"]["routed_experts"], 0);
+}
+
+TEST_F(OnADevice, AFaultIsAServerErrorForWhoRunsWhoStreamsAndWhoComesLater) {
+  EXPECT_EQ(ask(get("/health")).status, 200);
+  Client streaming(port());
+  streaming.send(chat_request(400, true));
+  ASSERT_TRUE(streaming.wait_for("data: "));
+  device->fail_at(500);
+  const Reply streamed = streaming.reply();
+  EXPECT_THAT(streamed.body, HasSubstr("\"error\""));
+  EXPECT_THAT(streamed.body, HasSubstr("told to fail"));
+  EXPECT_TRUE(streamed.complete);
+  const Reply later = ask(chat_request(4, false));
+  EXPECT_EQ(later.status, 500);
+  EXPECT_THAT(later.body, HasSubstr("told to fail"));
+  EXPECT_TRUE(eventually([&] { return server->counters().fault.has_value(); }));
+  EXPECT_TRUE(eventually([&] { return idle(); }));
+  const Reply health = ask(get("/health"));
+  EXPECT_EQ(health.status, 503);
+  EXPECT_THAT(health.body, HasSubstr("failed"));
+}
+
+}  // namespace
+}  // namespace longshore::server
