@@ -2,7 +2,9 @@
 #include "engine/constraint.h"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -145,6 +147,44 @@ TEST(Constraint, AnInterruptedStepLosesNothing) {
   while (made->step()) {
   }
   EXPECT_EQ(generated.ids, whole.ids);
+}
+
+// Fills when the device has long failed.
+class Slow : public Counting {
+ public:
+  using Counting::Counting;
+  void fill(IdMask allowed) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    Counting::fill(allowed);
+  }
+};
+
+class SlowSource : public ConstraintSource {
+ public:
+  [[nodiscard]] std::unique_ptr<TokenConstraint> start(std::span<const int32_t> stops,
+                                                       int64_t vocab) const override {
+    return std::make_unique<Slow>(Rule{}, stops, vocab);
+  }
+};
+
+TEST(Constraint, AMaskInTheMakingOutlivesItsRequestWhenTheDeviceFails) {
+  TestModel device(data_path("conformance/conf-fp8"), "fake:reference", 128, 1);
+  const auto made = make_engine(device, {.context_length = 256,
+                                         .max_running = 8,
+                                         .prefill_budget = 64,
+                                         .pages = 40,
+                                         .max_queued = -1,
+                                         .prefix_cache = true});
+  GenerationRequest request = greedy(prompt_of(20, 100), 8);
+  request.constraint = std::make_shared<SlowSource>();
+  Generated generated;
+  ASSERT_TRUE(made->submit(request, record(generated)));
+  device.fake->fail_at(3);
+  while (made->step()) {
+  }
+  EXPECT_EQ(generated.finishes, 1);
+  ASSERT_TRUE(generated.result.error.has_value());
+  EXPECT_THAT(generated.result.error->message, testing::HasSubstr("told to fail"));
 }
 
 }  // namespace
