@@ -55,7 +55,7 @@ void walk(text::MaskCache& masks, const std::vector<int32_t>& ids, std::vector<d
   std::vector<uint64_t> words(text::mask_words(masks.vocabulary()->size()));
   for (const int32_t id : ids) {
     Stopwatch watch;
-    masks.fill(matcher, scratch, words);
+    LS_CHECK(masks.fill(matcher, scratch, words));
     times.push_back(watch.lap() * 1e6);
     const auto bit = static_cast<size_t>(id);
     LS_CHECK_MSG((words[bit / 64] >> (bit % 64) & 1U) != 0, "token {} is not allowed", id);

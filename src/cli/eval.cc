@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
+#include "text/json_depth.h"
 
 namespace longshore::cli {
 namespace {
@@ -40,6 +41,10 @@ Result<std::vector<Json>> read_tasks(const std::string& path, int64_t limit) {
     begin = end + 1;
     ++number;
     if (line.empty()) continue;
+    if (text::nests_deeper(line, text::kMaxJsonDepth)) {
+      return fail(ErrorKind::kUsage, "{}: line {}: nested more than {} levels deep", path, number,
+                  text::kMaxJsonDepth);
+    }
     Json task = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool good = task.is_object() && task.contains("messages") && task.contains("task") &&
                       task["task"].is_string() && task.contains("expected_text") &&

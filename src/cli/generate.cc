@@ -13,6 +13,7 @@
 #include "cli/prompt_line.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
+#include "text/json_depth.h"
 
 namespace longshore::cli {
 namespace {
@@ -54,6 +55,10 @@ Result<std::vector<Prompt>> read_prompts(const Flags& flags) {
     begin = end + 1;
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    if (text::nests_deeper(line, text::kMaxJsonDepth)) {
+      return fail(ErrorKind::kUsage, "{}: line {}: nested more than {} levels deep", flags.file,
+                  number, text::kMaxJsonDepth);
+    }
     Json request = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!request.is_object() || request.contains("prompt") == request.contains("messages")) {
       return fail(ErrorKind::kUsage,
@@ -78,8 +83,12 @@ Result<text::OutputFormat> read_format(const Flags& flags) {
   if (!flags.schema.empty() && !flags.grammar.empty())
     return fail(ErrorKind::kUsage, "--schema and --grammar: give one");
   if (!flags.schema.empty()) {
-    LS_TRY(const std::string text, read_input(flags.schema));
-    Json schema = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    LS_TRY(const std::string source, read_input(flags.schema));
+    if (text::nests_deeper(source, text::kMaxJsonDepth)) {
+      return fail(ErrorKind::kUsage, "{}: nested more than {} levels deep", flags.schema,
+                  text::kMaxJsonDepth);
+    }
+    Json schema = Json::parse(source, nullptr, /*allow_exceptions=*/false);
     if (schema.is_discarded()) return fail(ErrorKind::kUsage, "{}: not JSON", flags.schema);
     format.schema = std::move(schema);
   }

@@ -7,6 +7,7 @@
 #include "cli/standard_input.h"
 #include "session/chat_request.h"
 #include "text/chat_template.h"
+#include "text/json_depth.h"
 
 namespace longshore::cli {
 namespace {
@@ -17,6 +18,10 @@ Result<void> render(const std::string& model) {
   for (int64_t number = 1;; ++number) {
     LS_TRY(const bool more, next_line(line));
     if (!more) return {};
+    if (text::nests_deeper(line, text::kMaxJsonDepth)) {
+      return fail(ErrorKind::kUsage, "line {}: nested more than {} levels deep", number,
+                  text::kMaxJsonDepth);
+    }
     const text::Json request = text::Json::parse(line, nullptr, /*allow_exceptions=*/false);
     auto variables = session::template_variables(request);
     if (!variables)

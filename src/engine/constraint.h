@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 
 namespace longshore::engine {
 
@@ -33,6 +34,9 @@ class TokenConstraint {
   // it is not allowed. drop_drafts() goes back to the last accept().
   virtual bool draft(int32_t id) = 0;
   virtual void drop_drafts() = 0;
+
+  // Why the last fill() allowed nothing, for whoever asked; empty: nothing can go on here.
+  [[nodiscard]] virtual std::string_view fault() const { return {}; }
 };
 
 class ConstraintSource {

@@ -126,10 +126,11 @@ namespace {
 
 Error fault_of(const Sequence& sequence) {
   if (sequence.allowed_known) {
+    const std::string_view why = sequence.constraint->fault();
     return Error{ErrorKind::kUsage,
-                 fmt::format("the constraint on the output allows no token after {} tokens: no "
-                             "text of this vocabulary can go on here",
-                             sequence.stats.output_tokens)};
+                 fmt::format("the constraint on the output allows no token after {} tokens: {}",
+                             sequence.stats.output_tokens,
+                             why.empty() ? "no text of this vocabulary can go on here" : why)};
   }
   return not_finite(sequence);
 }

@@ -4,31 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "text/json_depth.h"
 #include "text/utf8.h"
 
 namespace longshore::server {
 namespace {
-
-// Deeper than kMaxJsonDepth. Exact for JSON; of what is not JSON, the parser only builds the part
-// before the fault, for which it is exact too.
-bool too_deep(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
 
 ApiError bad_body(std::string message) {
   return ApiError{400, std::move(message), "", "invalid_json"};
@@ -50,9 +30,9 @@ ApiResult<text::Json> parse_json_body(std::string_view body) {
   if (const auto at = text::find_invalid_utf8(body)) {
     return tl::unexpected(bad_body(fmt::format("the body is not UTF-8: byte {}", *at)));
   }
-  if (too_deep(body)) {
+  if (text::nests_deeper(body, text::kMaxJsonDepth)) {
     return tl::unexpected(
-        bad_body(fmt::format("the body is nested more than {} levels deep", kMaxJsonDepth)));
+        bad_body(fmt::format("the body is nested more than {} levels deep", text::kMaxJsonDepth)));
   }
   try {
     text::Json json = text::Json::parse(body);

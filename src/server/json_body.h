@@ -11,9 +11,8 @@
 
 namespace longshore::server {
 
-constexpr int kMaxJsonDepth = 256;
-
-// 400: not JSON (with line and column), not UTF-8, nested deeper than kMaxJsonDepth, not an object.
+// 400: not JSON (with line and column), not UTF-8, nested deeper than text::kMaxJsonDepth, not an
+// object.
 [[nodiscard]] ApiResult<text::Json> parse_json_body(std::string_view body);
 
 }  // namespace longshore::server

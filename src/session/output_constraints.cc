@@ -18,30 +18,42 @@ class GrammarConstraint : public engine::TokenConstraint {
       : masks_(std::move(masks)),
         stop_ids_(stop_ids.begin(), stop_ids.end()),
         matcher_(*masks_->automaton()),
-        scratch_(*masks_->automaton()) {}
+        scratch_(*masks_->automaton()),
+        ambiguous_(matcher_.exhausted()) {}
 
   void fill(engine::IdMask allowed) override {
-    if (stopped_) {
+    if (stopped_ || ambiguous_) {
       std::fill(allowed.begin(), allowed.end(), 0);
     } else {
-      masks_->fill(matcher_, scratch_, allowed);
+      ambiguous_ = !masks_->fill(matcher_, scratch_, allowed);
     }
-    if (!matcher_.ended()) return;
+    if (ambiguous_ || !matcher_.ended()) return;
     for (const int32_t id : stop_ids_)
       allowed[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<uint32_t>(id) % 64);
   }
 
   void accept(int32_t id) override {
     drop_drafts();
-    LS_CHECK_MSG(advance(id), "token {} was not allowed", id);
-    if (!stopped_) matcher_.settle();
+    if (!advance(id)) {
+      LS_CHECK_MSG(matcher_.exhausted(), "token {} was not allowed", id);
+      ambiguous_ = true;
+    } else if (!stopped_) {
+      matcher_.settle();
+      ambiguous_ = matcher_.exhausted();
+    }
   }
 
-  bool draft(int32_t id) override { return !stopped_ && advance(id); }
+  bool draft(int32_t id) override { return !stopped_ && !ambiguous_ && advance(id); }
 
   void drop_drafts() override {
     matcher_.pop_to(0);
     stopped_ = false;
+  }
+
+  [[nodiscard]] std::string_view fault() const override {
+    return ambiguous_ ? "the grammar is too ambiguous, there are more ways to read the text than "
+                        "can be followed: write it so that a text has few ways to be read"
+                      : "";
   }
 
  private:
@@ -49,6 +61,7 @@ class GrammarConstraint : public engine::TokenConstraint {
   bool advance(int32_t id) {
     const std::string_view bytes = masks_->vocabulary()->bytes(id);
     if (!bytes.empty() && matcher_.push_all(bytes)) return true;
+    if (!bytes.empty() && matcher_.exhausted()) return false;
     const bool stops = std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end();
     if (!stops || !matcher_.ended()) return false;
     stopped_ = true;
@@ -59,6 +72,7 @@ class GrammarConstraint : public engine::TokenConstraint {
   std::vector<int32_t> stop_ids_;
   text::Matcher matcher_;
   text::Matcher scratch_;
+  bool ambiguous_;  // too ambiguous to go on
   bool stopped_ = false;
 };
 

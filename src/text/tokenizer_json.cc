@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "text/json_depth.h"
 #include "text/utf8.h"
 
 namespace longshore::text {
@@ -30,26 +31,6 @@ std::string shown(std::string_view text) {
     if (static_cast<uint8_t>(c) < 0x20) c = ' ';
   }
   return out;
-}
-
-// The depth of a document is bounded before a parser sees it.
-bool too_deep(std::string_view json) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) return true;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return false;
 }
 
 // One object of the file with its path, for errors such as "tokenizer.json: model.merges must be an
@@ -408,7 +389,7 @@ bool byte_level_bytes(std::string_view token, std::string& bytes) {
 }
 
 Result<TokenizerSpec> parse_tokenizer_json(std::string_view json, const std::string& where) {
-  if (too_deep(json)) {
+  if (nests_deeper(json, kMaxDepth)) {
     return fail(ErrorKind::kModel, "{}: the JSON nests deeper than {} levels", where, kMaxDepth);
   }
   Object document;

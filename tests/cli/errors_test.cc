@@ -92,6 +92,18 @@ TEST(Usage, FlagsAndArgumentsAreRefusedByName) {
   for (const auto& [arguments, named] : cases) expect_refusal(longshore(arguments), kUsage, named);
 }
 
+TEST(Usage, DeepJsonIsRefusedInOneLine) {
+  const TemporaryDirectory dir;
+  const std::string deep = std::string(200'000, '[') + std::string(200'000, ']');
+  write_file(dir.file("schema"), R"({"enum":)" + deep + "}");
+  const std::string named = "nested more than 256 levels deep";
+  expect_refusal(longshore({"generate", kNano, "-p", "x", "--schema", dir.file("schema")}), kUsage,
+                 named);
+  const std::string line = R"({"prompt":"x","tools":)" + deep + "}\n";
+  expect_refusal(longshore({"generate", kNano, "--file", "-"}, line), kUsage, named);
+  expect_refusal(longshore({"render", kNano}, line), kUsage, named);
+}
+
 TEST(Usage, LinesOfInputAreRefusedByNumber) {
   expect_refusal(longshore({"tokenize", kNano}, "\"ok\"\n\"a\xff\"\n"), kUsage, "line 2");
   expect_refusal(longshore({"tokenize", kNano}, "[1]\n"), kUsage, "line 1");

@@ -38,14 +38,15 @@ void follow(const Grammar& grammar, uint32_t seed) {
   Matcher scratch(**automaton);
   std::vector<uint64_t> words(mask_words(bytes()->size()));
   for (int step = 0; step < 40; ++step) {
-    masks.fill(matcher, scratch, words);
+    if (!masks.fill(matcher, scratch, words)) return;  // too ambiguous
     std::vector<int32_t> allowed;
     for (int32_t id = 0; id < bytes()->size(); ++id) {
       if ((words[static_cast<size_t>(id) / 64] >> (id % 64) & 1U) != 0) allowed.push_back(id);
     }
     if (allowed.empty()) return LS_CHECK(matcher.ended());
     seed = seed * 1664525U + 1013904223U;
-    LS_CHECK(matcher.push_all(bytes()->bytes(allowed[(seed >> 8) % allowed.size()])));
+    if (!matcher.push_all(bytes()->bytes(allowed[(seed >> 8) % allowed.size()])))
+      return LS_CHECK(matcher.exhausted());
     matcher.settle();
   }
 }

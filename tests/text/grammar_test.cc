@@ -16,6 +16,7 @@
 #include "text/grammar/regex.h"
 #include "text/grammar/schema.h"
 #include "text/grammar/strings.h"
+#include "text/json_depth.h"
 
 namespace longshore::text {
 namespace {
@@ -230,8 +231,8 @@ TEST(Masks, AllowExactlyTheTokensThatCanBeTaken) {
         for (int step = 0; step < 25; ++step) {
           std::vector<uint64_t> mask(words, ~uint64_t{0});  // poisoned
           std::vector<uint64_t> walked(words, ~uint64_t{0});
-          masks.fill(matcher, scratch, mask);
-          MaskCache::fill_by_walking(*vocabulary, matcher, walked);
+          ASSERT_TRUE(masks.fill(matcher, scratch, mask));
+          ASSERT_TRUE(MaskCache::fill_by_walking(*vocabulary, matcher, walked));
           ASSERT_EQ(mask, walked) << name << " after " << step;
           std::vector<int32_t> allowed;
           for (int32_t id = 0; id < vocabulary->size(); ++id) {
@@ -262,7 +263,7 @@ TEST(Masks, AreKeptWithinTheirMemory) {
   Matcher scratch(*automaton);
   std::vector<uint64_t> words(mask_words(vocabulary->size()));
   for (const char c : std::string(R"({"a":[1,{"b":"x"},null],"c":"\"d\\"})")) {
-    masks.fill(matcher, scratch, words);
+    ASSERT_TRUE(masks.fill(matcher, scratch, words));
     ASSERT_TRUE(matcher.push(static_cast<uint8_t>(c)));
     matcher.settle();
   }
@@ -299,6 +300,62 @@ double seconds(const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Words of two to five letters, each with and without a space before it.
+std::shared_ptr<const Vocabulary> word_vocabulary(size_t size) {
+  std::mt19937 random(7);
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+  while (tokens.size() < size) {
+    std::string token(random() % 2, ' ');
+    for (size_t length = 2 + random() % 4; length > 0; --length)
+      token += static_cast<char>('a' + random() % 26);
+    tokens.push_back(std::move(token));
+  }
+  return std::make_shared<const Vocabulary>(std::move(tokens));
+}
+
+// Masks along the text, byte by byte; how many there were before the grammar was too ambiguous.
+size_t masks_before_the_end(const char* grammar, const Vocabulary& vocabulary, MaskCache& masks,
+                            size_t length, double& worst) {
+  Matcher matcher(*masks.automaton());
+  Matcher scratch(*masks.automaton());
+  std::vector<uint64_t> words(mask_words(vocabulary.size()));
+  for (size_t i = 0; i < length; ++i) {
+    bool filled = false;
+    worst = std::max(worst, seconds([&] { filled = masks.fill(matcher, scratch, words); }));
+    if (!filled) {
+      for (const uint64_t word : words) EXPECT_EQ(word, 0U) << grammar;  // none, not some
+      return i;
+    }
+    if (!matcher.push_all("a")) {
+      EXPECT_TRUE(matcher.exhausted()) << grammar;
+      return i;
+    }
+    matcher.settle();
+    EXPECT_LT(matcher.node_count(), size_t{1} << 21);
+  }
+  return length;
+}
+
+TEST(Limits, AmbiguousGrammarsEndInTime) {
+  for (const size_t size : {size_t{4096}, size_t{154'880}}) {
+    const auto vocabulary = word_vocabulary(size);
+    for (const auto& [grammar, at_least] : std::vector<std::pair<const char*, size_t>>{
+             {"root ::= s\ns ::= [a-z] s [a-z] | s s | \"\"", 0},
+             {"root ::= s\ns ::= s s s | s s | [a-z]", 0},
+             {"root ::= root root | [a-z ]", 200}}) {
+      MaskCache masks(checked(try_gbnf(grammar)), vocabulary);
+      double worst = 0;
+      const size_t made = masks_before_the_end(grammar, *vocabulary, masks, 400, worst);
+      EXPECT_GE(made, size == 4096 ? at_least : 0) << grammar << " at " << size;
+      EXPECT_LT(worst, 5) << grammar;
+      if (::getenv("LONGSHORE_SUITE_TABLE") != nullptr)
+        std::printf("%zu tokens: %zu masks, at most %.1f ms: %s\n", size, made, worst * 1e3,
+                    grammar);
+    }
+  }
 }
 
 // The bounds leave room for a busy machine; what they catch grows without end.
@@ -339,7 +396,7 @@ TEST(Limits, LargeSchemasEndInTime) {
     std::vector<uint64_t> words(mask_words(vocabulary->size()));
     const double masking = seconds([&] {
       for (const char c : text) {
-        masks.fill(matcher, scratch, words);
+        ASSERT_TRUE(masks.fill(matcher, scratch, words));
         ASSERT_TRUE(matcher.push(static_cast<uint8_t>(c)));
         matcher.settle();
       }
@@ -350,6 +407,80 @@ TEST(Limits, LargeSchemasEndInTime) {
                   schema.size(), compile, automaton->state_count(), text.size(), masking);
     }
   }
+}
+
+TEST(Limits, LiteralsMeetEverySchemaOnce) {
+  const auto made = try_schema(R"({"$defs":{"a":{"allOf":[{"$ref":"#/$defs/b"},
+      {"$ref":"#/$defs/b"}]},"b":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}]}},
+      "allOf":[{"$ref":"#/$defs/a"}],"enum":[1]})");
+  EXPECT_TRUE(takes(checked(made), "1"));
+  // What was found good while its own end was open is looked at again.
+  const Automata open = checked(try_schema(R"({"enum":[1,"x"],"$defs":{
+      "a":{"allOf":[{"$ref":"#/$defs/b"},{"type":"string"}]},"b":{"$ref":"#/$defs/a"}},
+      "items":{},"allOf":[{"anyOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}]})"));
+  EXPECT_TRUE(takes(open, "\"x\""));
+  EXPECT_FALSE(takes(open, "1"));
+  const Automata inner = checked(try_schema(R"({"enum":[[1],["x"]],"$defs":{
+      "a":{"allOf":[{"$ref":"#/$defs/b"},{"type":"string"}]},"b":{"$ref":"#/$defs/a"}},
+      "items":{"anyOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}})"));
+  EXPECT_TRUE(takes(inner, "[\"x\"]"));
+  EXPECT_FALSE(takes(inner, "[1]"));
+  // Equal whatever the form: numbers, order of properties.
+  EXPECT_TRUE(takes(
+      checked(
+          try_schema(R"({"enum":[{"a":1,"b":[2]},3],"allOf":[{"enum":[{"b":[2.0],"a":1.0}]}]})")),
+      R"({"a":1,"b":[2]})"));
+}
+
+TEST(Limits, LargeIntersectionsEndInTime) {
+  std::string values;
+  for (int i = 0; i < 40'000; ++i) values += fmt::format("{}\"v{}\"", i == 0 ? "" : ",", i);
+  std::string rules = "root ::= r0\n";
+  for (int i = 0; i < 20'000; ++i)
+    rules += fmt::format("r{} ::= \"a\" r{} | r{}\n", i, i + 1, i + 1);
+  rules += "r20000 ::= \"b\"\n";
+  std::string anchors;
+  std::string references;
+  for (int i = 0; i < 4000; ++i) {
+    anchors += fmt::format(R"({}"d{}":{{"$anchor":"n{}"}})", i == 0 ? "" : ",", i, i);
+    references += fmt::format(R"({}{{"$ref":"#n{}"}})", i == 0 ? "" : ",", i);
+  }
+  const double spent = seconds([&] {
+    EXPECT_TRUE(try_schema(R"({"enum":[)" + values + R"(],"allOf":[{"enum":[)" + values + "]}]}"));
+    EXPECT_TRUE(try_gbnf(rules));
+    EXPECT_TRUE(try_schema(R"({"$defs":{)" + anchors + R"(},"anyOf":[)" + references + "]}"));
+  });
+  EXPECT_LT(spent, 5);
+  if (::getenv("LONGSHORE_SUITE_TABLE") != nullptr) std::printf("intersections: %.2f s\n", spent);
+}
+
+// allOf of one-property objects beside two anyOf: their product, in schemas and in properties.
+TEST(Limits, ProductsAreRefused) {
+  const auto product = [](int objects, int options) {
+    std::string all;
+    for (int i = 0; i < objects; ++i)
+      all += fmt::format(R"({{"properties":{{"p{}":{{"type":"integer"}}}}}},)", i);
+    std::string any;
+    for (int i = 0; i < options; ++i)
+      any += fmt::format(R"({}{{"minProperties":0,"title":"{}"}})", i == 0 ? "" : ",", i);
+    return R"({"type":"object","allOf":[)" + all + R"({"anyOf":[)" + any + R"(]},{"anyOf":[)" +
+           any + "]}]}";
+  };
+  EXPECT_TRUE(try_schema(product(20, 5)));
+  for (const auto& [schema, words] : std::vector<std::pair<std::string, std::string>>{
+           {product(480, 300), "#: anyOf and oneOf make ways of more than 1000000 schemas"},
+           {product(100, 80), "#: properties, required, additionalProperties"}}) {
+    const auto made = try_schema(schema);
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().message, HasSubstr(words));
+  }
+}
+
+TEST(Limits, DepthIsKnownBeforeParsing) {
+  EXPECT_FALSE(nests_deeper(std::string(256, '[') + std::string(256, ']'), 256));
+  EXPECT_TRUE(nests_deeper(std::string(257, '['), 256));
+  EXPECT_TRUE(nests_deeper(R"({"a":[{}]})", 2));
+  EXPECT_FALSE(nests_deeper(R"({"[[[\"[[{":"]]{{"})", 1));
 }
 
 TEST(Limits, AreNamed) {

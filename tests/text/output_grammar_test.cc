@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "text/grammar/mask_cache.h"
-#include "text/grammar/schema_document.h"
+#include "text/grammar/schema_satisfies.h"
 #include "text/output_parser.h"
 
 namespace longshore::text {
@@ -66,7 +66,7 @@ std::string sampled(MaskCache& masks, std::mt19937& random, int most, bool& ende
   std::string text;
   for (int i = 0; i < most; ++i) {
     if (matcher.ended() && (matcher.complete() || random() % patience == 0)) break;
-    masks.fill(matcher, scratch, words);
+    LS_CHECK(masks.fill(matcher, scratch, words));
     std::vector<int32_t> allowed;
     std::vector<int32_t> tags;
     for (int32_t id = 0; id < masks.vocabulary()->size(); ++id) {
@@ -119,7 +119,9 @@ void check_call(const std::string& name, const std::string& arguments) {
     if (!function.contains("strict")) return;
     const auto document = SchemaDocument::load(function["parameters"]);
     ASSERT_TRUE(document);
-    EXPECT_TRUE((*document)->satisfies(value, (*document)->root())) << name << arguments;
+    const auto satisfied =
+        LiteralChecker(*document).satisfies_all(value, {&(*document)->root()}, nullptr);
+    EXPECT_TRUE(satisfied.has_value() && *satisfied) << name << arguments;
     return;
   }
   FAIL() << "no tool " << name;

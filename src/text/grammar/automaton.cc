@@ -197,32 +197,6 @@ class PlainStates {
   std::vector<bool> plain_;
 };
 
-// Whether the start reaches an accepting state over the transitions that `passes` lets through.
-template <typename Passes>
-bool reaches_end(const Machine& machine, bool over_bytes, Passes passes) {
-  if (machine.empty()) return false;
-  std::vector<bool> seen(machine.states.size(), false);
-  std::vector<uint32_t> work = {0};
-  seen[0] = true;
-  const auto visit = [&](uint32_t to) {
-    if (seen[to]) return;
-    seen[to] = true;
-    work.push_back(to);
-  };
-  while (!work.empty()) {
-    const Machine::State& state = machine.states[work.back()];
-    work.pop_back();
-    if (state.accepting) return true;
-    if (over_bytes) {
-      for (const Machine::Edge& edge : state.edges) visit(edge.to);
-    }
-    for (const Machine::Call& call : state.calls) {
-      if (call.rule == kNothing || passes(call.rule)) visit(call.to);
-    }
-  }
-  return false;
-}
-
 }  // namespace
 
 class AutomatonBuilder {
@@ -295,18 +269,46 @@ class AutomatonBuilder {
     return made ? std::move(*made) : nfa.as_it_is(from, to);
   }
 
-  // The rules that end, over bytes and over rules that end (or over these alone).
+  // The rules that end, over bytes and over rules that end (or over these alone). Every state is
+  // reached once: where a call's rule is not known to end, the state waits for it.
   [[nodiscard]] std::vector<bool> closed_under(bool over_bytes) const {
+    struct Spot {
+      RuleId rule;
+      uint32_t state;
+    };
     std::vector<bool> ends(machines_.size(), false);
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (const RuleId rule : order_) {
-        if (ends[rule]) continue;
-        const Grammar::Rule& source = grammar_.rules()[rule];
-        if (!over_bytes && source.strings && source.counted.low > 0) continue;
-        ends[rule] =
-            reaches_end(machines_[rule], over_bytes, [&](RuleId called) { return ends[called]; });
-        changed = changed || ends[rule];
+    std::vector<std::vector<bool>> reached(machines_.size());
+    std::vector<std::vector<Spot>> waiting(machines_.size());
+    std::vector<Spot> work;
+    const auto reach = [&](Spot spot) {
+      if (reached[spot.rule][spot.state]) return;
+      reached[spot.rule][spot.state] = true;
+      work.push_back(spot);
+    };
+    for (const RuleId rule : order_) {
+      const Grammar::Rule& source = grammar_.rules()[rule];
+      reached[rule].resize(machines_[rule].states.size(), false);
+      const bool counts = !over_bytes && source.strings && source.counted.low > 0;
+      if (!machines_[rule].empty() && !counts) reach({rule, 0});
+    }
+    while (!work.empty()) {
+      const Spot at = work.back();
+      work.pop_back();
+      const Machine::State& state = machines_[at.rule].states[at.state];
+      if (state.accepting && !ends[at.rule]) {
+        ends[at.rule] = true;
+        for (const Spot& spot : waiting[at.rule]) reach(spot);
+        waiting[at.rule].clear();
+      }
+      if (over_bytes) {
+        for (const Machine::Edge& edge : state.edges) reach({at.rule, edge.to});
+      }
+      for (const Machine::Call& call : state.calls) {
+        if (call.rule == kNothing || ends[call.rule]) {
+          reach({at.rule, call.to});
+        } else {
+          waiting[call.rule].push_back({at.rule, call.to});
+        }
       }
     }
     return ends;

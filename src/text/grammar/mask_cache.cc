@@ -1,21 +1,52 @@
 #include "text/grammar/mask_cache.h"
 
 #include <algorithm>
+#include <bitset>
 #include <cstring>
 #include <mutex>
+#include <unordered_set>
 
 #include "base/check.h"
 
 namespace longshore::text {
 namespace {
 
-// Ways to read a place, and steps down their stacks, beyond which one walk is cheaper.
-constexpr size_t kMaxConfigs = 128;
-constexpr int kMaxSteps = 512;
+// What one walk may cost, in the matcher's steps, and new kept sets: these are made once.
+size_t walk_work(const Vocabulary& vocabulary) {
+  return (size_t{1} << 20) + 4 * vocabulary.nodes().size();
+}
+size_t kept_work(const Vocabulary& vocabulary) {
+  return 2 * walk_work(vocabulary);
+}
+// Steps that a look-up and a new set cost.
+constexpr size_t kFindWork = 4;
+constexpr size_t kMakeWork = 64;
 
 void set_bit(MaskWords words, int32_t id) {
   words[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<uint32_t>(id) % 64);
 }
+
+// Tries no byte that cannot come where a trie node has many after it.
+class NextBytes {
+ public:
+  NextBytes(Matcher& matcher, uint32_t longest) : matcher_(matcher), of_depth_(longest + 1) {}
+  // At a node of that depth, with the matcher there, whose subtree ends `size` nodes on.
+  void note(size_t depth, size_t size) {
+    constexpr size_t kMany = 64;
+    if (size > kMany) {
+      of_depth_[depth] = matcher_.next_bytes();
+    } else {
+      of_depth_[depth].set();
+    }
+  }
+  [[nodiscard]] bool may_follow(size_t depth, uint8_t byte) const {
+    return of_depth_[depth].test(byte);
+  }
+
+ private:
+  Matcher& matcher_;
+  std::vector<std::bitset<256>> of_depth_;
+};
 
 }  // namespace
 
@@ -43,14 +74,28 @@ struct MaskCache::Entry {
 };
 
 struct MaskCache::Filling {
+  struct Hash {
+    size_t operator()(const std::pair<const Entry*, uint32_t>& key) const {
+      return std::hash<const Entry*>()(key.first) ^ (key.second * 0x9E3779B97F4A7C15ULL);
+    }
+  };
+
   const Matcher& matcher;
-  Matcher& scratch;
+  Matcher& scratch;  // its budget is the filling's
   MaskWords words;
-  int steps = 0;
   std::vector<std::pair<uint32_t, uint32_t>> path;  // a leaf's state and count by depth
   std::vector<std::unique_ptr<Entry>> temporary;    // beyond the memory limit
+  // Sets and the nodes that their exits return to; each once, however many ways lead there.
+  std::vector<std::pair<const Entry*, uint32_t>> exits;
+  std::unordered_set<std::pair<const Entry*, uint32_t>, Hash> seen;
 
+  void reach(const Entry& entry, uint32_t node) {
+    if (seen.emplace(&entry, Matcher::kBottom).second) add(entry);
+    if (entry.exits.empty() || node == Matcher::kBottom) return;
+    if (seen.emplace(&entry, node).second) exits.emplace_back(&entry, node);
+  }
   void add(const Entry& entry) {
+    scratch.spend((entry.ids.size() + entry.words.size()) / 16);
     for (const int32_t id : entry.ids) set_bit(words, id);
     for (size_t i = 0; i < entry.words.size(); ++i) words[i] |= entry.words[i];
   }
@@ -95,20 +140,23 @@ const MaskCache::Entry* MaskCache::first(const Matcher::Config& config, Filling&
   const uint64_t key = (uint64_t{count} << 32) | config.state;
   if (const Entry* known = find(first_, key)) return known;
   constexpr uint32_t kRoot = 0;
-  return keep(first_, key, walk(config.state, config.count, {&kRoot, 1}, filling), filling);
+  auto made = walk(config.state, config.count, {&kRoot, 1}, filling);
+  return made == nullptr ? nullptr : keep(first_, key, std::move(made), filling);
 }
 
 const MaskCache::Entry* MaskCache::after(const Entry& entry, uint32_t state, Filling& filling) {
   if (const Entry* known = find(entry.after, state)) return known;
   // Of a temporary entry, its table goes with it.
   auto& table = const_cast<Table&>(entry.after);
-  return keep(table, state, walk(state, 0, entry.exits, filling), filling);
+  auto made = walk(state, 0, entry.exits, filling);
+  return made == nullptr ? nullptr : keep(table, state, std::move(made), filling);
 }
 
 std::unique_ptr<MaskCache::Entry> MaskCache::walk(uint32_t state, uint32_t count,
                                                   std::span<const uint32_t> from,
                                                   Filling& filling) const {
   auto made = std::make_unique<Entry>();
+  if (!filling.scratch.spend(kMakeWork + filling.words.size() / 4)) return nullptr;
   const bool leaf = automaton_->in_leaf(state);
   for (const uint32_t node : from) {
     if (leaf && node == 0 && automaton_->takes_plain(state)) {
@@ -118,6 +166,7 @@ std::unique_ptr<MaskCache::Entry> MaskCache::walk(uint32_t state, uint32_t count
     } else {
       walk_rules(state, count, node, filling, *made);
     }
+    if (filling.scratch.exhausted()) return nullptr;
   }
   return made;
 }
@@ -132,6 +181,7 @@ void MaskCache::walk_leaf(uint32_t state, uint32_t count, uint32_t from, Filling
   if (from != 0 && automaton_->accepting(state, count)) made.exits.push_back(from);
   for (uint32_t node = from + 1; node < end;) {
     const Vocabulary::Node& at = nodes[node];
+    if (!filling.scratch.spend(1)) return;
     auto [last, so_far] = filling.path[at.depth - 1U];
     const uint32_t next = automaton_->next(last, so_far, at.byte);
     if (next == Automaton::kNone) {
@@ -155,6 +205,7 @@ void MaskCache::walk_string(uint32_t state, uint32_t count, Filling& filling, En
   filling.path[0] = {state, count};
   for (uint32_t node = 1; node < nodes.size();) {
     const Vocabulary::Node& at = nodes[node];
+    if (!filling.scratch.spend(1)) return;
     auto [last, so_far] = filling.path[at.depth - 1U];
     const uint32_t next = automaton_->next(last, so_far, at.byte);
     if (next == Automaton::kNone) {
@@ -176,71 +227,85 @@ void MaskCache::walk_rules(uint32_t state, uint32_t count, uint32_t from, Fillin
   Matcher& scratch = filling.scratch;
   scratch.reset_to(state, count);
   if (from != 0 && scratch.ended()) made.exits.push_back(from);
+  NextBytes next(scratch, vocabulary_->longest());
+  next.note(nodes[from].depth, end - from);
   for (uint32_t node = from + 1; node < end;) {
     const Vocabulary::Node& at = nodes[node];
     scratch.pop_to(at.depth - nodes[from].depth - 1U);
-    if (!scratch.push(at.byte)) {
+    if (!next.may_follow(at.depth - 1U, at.byte) || !scratch.push(at.byte)) {
+      if (scratch.exhausted()) return;
       node = at.end;
       continue;
     }
     const auto ids = vocabulary_->ids_of(node);
     made.ids.insert(made.ids.end(), ids.begin(), ids.end());
     if (at.end > node + 1 && scratch.ended()) made.exits.push_back(node);
+    next.note(at.depth, at.end - node);
     ++node;
   }
 }
 
 // False: too many steps.
-bool MaskCache::descend(const Entry& entry, uint32_t node, Filling& filling) {
-  if (entry.exits.empty() || node == Matcher::kBottom) return true;
-  const Matcher& matcher = filling.matcher;
-  for (uint32_t at = matcher.first_entry(node); at != Matcher::kNoEntry;
-       at = matcher.entry(at).next) {
-    if (++filling.steps > kMaxSteps) return false;
-    const Matcher::Entry& way = matcher.entry(at);
-    const Entry* next = after(entry, way.to, filling);
-    filling.add(*next);
-    if (!descend(*next, way.node, filling)) return false;
+bool MaskCache::fill_from_kept(Filling& filling) {
+  for (const Matcher::Config& config : filling.matcher.configs()) {
+    if (!automaton_->takes_bytes(config.state)) continue;
+    if (!filling.scratch.spend(kFindWork)) return false;
+    const Entry* entry = first(config, filling);
+    if (entry == nullptr) return false;
+    filling.reach(*entry, config.node);
   }
-  return true;
+  const Matcher& matcher = filling.matcher;
+  while (!filling.exits.empty()) {
+    const auto [entry, node] = filling.exits.back();
+    filling.exits.pop_back();
+    uint32_t state = Automaton::kNone;
+    const Entry* next = nullptr;
+    for (uint32_t at = matcher.first_entry(node); at != Matcher::kNoEntry;
+         at = matcher.entry(at).next) {
+      if (!filling.scratch.spend(kFindWork)) return false;
+      const Matcher::Entry& way = matcher.entry(at);
+      if (way.to != state) next = after(*entry, way.to, filling);
+      state = way.to;
+      if (next == nullptr) return false;
+      filling.reach(*next, way.node);
+    }
+  }
+  return !filling.scratch.exhausted();
 }
 
-void MaskCache::fill(const Matcher& matcher, Matcher& scratch, MaskWords words) {
+bool MaskCache::fill(const Matcher& matcher, Matcher& scratch, MaskWords words) {
   LS_CHECK(words.size() == mask_words(vocabulary_->size()));
   std::fill(words.begin(), words.end(), 0);
-  Filling filling{matcher, scratch, words, 0, {}, {}};
-  size_t ways = 0;
-  bool done = true;
-  for (const Matcher::Config& config : matcher.configs()) {
-    if (!automaton_->takes_bytes(config.state)) continue;
-    done = ++ways <= kMaxConfigs;
-    if (!done) break;
-    const Entry* entry = first(config, filling);
-    filling.add(*entry);
-    done = descend(*entry, config.node, filling);
-    if (!done) break;
-  }
-  if (done) return;
+  scratch.allow(kept_work(*vocabulary_));
+  Filling filling{matcher, scratch, words, {}, {}, {}, {}};
+  if (fill_from_kept(filling)) return true;
   scratch = matcher;
   scratch.settle();
-  fill_by_walking(*vocabulary_, scratch, words);
+  return fill_by_walking(*vocabulary_, scratch, words);
 }
 
-void MaskCache::fill_by_walking(const Vocabulary& vocabulary, Matcher& matcher, MaskWords words) {
+bool MaskCache::fill_by_walking(const Vocabulary& vocabulary, Matcher& matcher, MaskWords words) {
   std::fill(words.begin(), words.end(), 0);
   const std::span<const Vocabulary::Node> nodes = vocabulary.nodes();
   const size_t depth = matcher.depth();
+  matcher.allow(walk_work(vocabulary));
+  NextBytes next(matcher, vocabulary.longest());
+  next.note(0, nodes.size());
   for (uint32_t node = 1; node < nodes.size();) {
     const Vocabulary::Node& at = nodes[node];
     matcher.pop_to(depth + at.depth - 1U);
-    if (!matcher.push(at.byte)) {
+    if (!next.may_follow(at.depth - 1U, at.byte) || !matcher.push(at.byte)) {
+      if (matcher.exhausted()) break;
       node = at.end;
       continue;
     }
     for (const int32_t id : vocabulary.ids_of(node)) set_bit(words, id);
+    next.note(at.depth, at.end - node);
     ++node;
   }
   matcher.pop_to(depth);
+  if (matcher.exhausted()) std::fill(words.begin(), words.end(), 0);
+  return !matcher.exhausted();
 }
 
 }  // namespace longshore::text

@@ -36,10 +36,12 @@ class MaskCache {
   ~MaskCache();
 
   // The tokens that may follow what the matcher has read; words: mask_words(vocabulary's size) of
-  // them, overwritten. scratch: a matcher of the same automaton, whose place is lost.
-  void fill(const Matcher& matcher, Matcher& scratch, MaskWords words);
+  // them, overwritten. scratch: a matcher of the same automaton, whose place is lost. False, and no
+  // tokens: the grammar is too ambiguous to find them within the work that a mask may cost.
+  [[nodiscard]] bool fill(const Matcher& matcher, Matcher& scratch, MaskWords words);
   // The same without the cache: one walk over the trie.
-  static void fill_by_walking(const Vocabulary& vocabulary, Matcher& matcher, MaskWords words);
+  [[nodiscard]] static bool fill_by_walking(const Vocabulary& vocabulary, Matcher& matcher,
+                                            MaskWords words);
 
   [[nodiscard]] const std::shared_ptr<const Automaton>& automaton() const { return automaton_; }
   [[nodiscard]] const std::shared_ptr<const Vocabulary>& vocabulary() const { return vocabulary_; }
@@ -61,7 +63,7 @@ class MaskCache {
   void walk_string(uint32_t state, uint32_t count, Filling& filling, Entry& made) const;
   void walk_rules(uint32_t state, uint32_t count, uint32_t from, Filling& filling,
                   Entry& made) const;
-  bool descend(const Entry& entry, uint32_t node, Filling& filling);
+  bool fill_from_kept(Filling& filling);
 
   std::shared_ptr<const Automaton> automaton_;
   std::shared_ptr<const Vocabulary> vocabulary_;

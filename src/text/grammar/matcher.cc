@@ -8,16 +8,59 @@
 namespace longshore::text {
 namespace {
 
-// Ways to read one text at one place. A grammar that has more is read in these alone: what is
-// allowed stays right, some of what could be is not.
-constexpr size_t kMaxConfigs = 1 << 17;
-constexpr size_t kFewConfigs = 24;
+// Entries that a text may keep alive: beyond them it reads in too many ways.
+constexpr size_t kMaxEntries = size_t{1} << 20;
+// Up to here comparing with each is faster than a hash.
+constexpr size_t kFew = 24;
+
+size_t mixed(uint32_t a, uint32_t b, uint32_t c) {
+  uint64_t x = a * 0x9E3779B97F4A7C15ULL;
+  x = (x ^ b) * 0xBF58476D1CE4E5B9ULL;
+  x = (x ^ c) * 0x94D049BB133111EBULL;
+  return static_cast<size_t>(x ^ (x >> 29));
+}
 
 size_t hash_of(const Matcher::Config& config) {
-  uint64_t x = config.state * 0x9E3779B97F4A7C15ULL;
-  x = (x ^ config.node) * 0xBF58476D1CE4E5B9ULL;
-  x = (x ^ config.count) * 0x94D049BB133111EBULL;
-  return static_cast<size_t>(x ^ (x >> 29));
+  return mixed(config.state, config.node, config.count);
+}
+size_t hash_of(const Matcher::Entry& entry) {
+  return mixed(entry.to, entry.node, entry.of);
+}
+bool same(const Matcher::Config& a, const Matcher::Config& b) {
+  return a == b;
+}
+bool same(const Matcher::Entry& a, const Matcher::Entry& b) {
+  return a.to == b.to && a.node == b.node && a.of == b.of;
+}
+
+// Adds what the list does not hold from `first` on; false where it does. slots: the hashes of a
+// long part, made when it grows long and again when they grow too full.
+template <typename Item>
+bool add_once(std::vector<Item>& list, size_t first, std::vector<uint32_t>& slots,
+              const Item& item) {
+  const size_t size = list.size() - first;
+  if (size <= kFew) {
+    for (size_t i = first; i < list.size(); ++i) {
+      if (same(list[i], item)) return false;
+    }
+    list.push_back(item);
+    return true;
+  }
+  if (size == kFew + 1 || slots.size() < 2 * (size + 1)) {
+    slots.assign(std::bit_ceil(4 * (size + 1)), 0);
+    for (size_t i = first; i < list.size(); ++i) {
+      size_t slot = hash_of(list[i]) & (slots.size() - 1);
+      while (slots[slot] != 0) slot = (slot + 1) & (slots.size() - 1);
+      slots[slot] = static_cast<uint32_t>(i + 1);
+    }
+  }
+  size_t slot = hash_of(item) & (slots.size() - 1);
+  for (; slots[slot] != 0; slot = (slot + 1) & (slots.size() - 1)) {
+    if (same(list[slots[slot] - 1], item)) return false;
+  }
+  list.push_back(item);
+  slots[slot] = static_cast<uint32_t>(list.size());
+  return true;
 }
 
 }  // namespace
@@ -28,6 +71,7 @@ Matcher::Matcher(const Automaton& automaton)
 }
 
 void Matcher::reset() {
+  allow(kTokenWork);
   reset_to(automaton_->start(automaton_->root()), 0);
 }
 
@@ -39,6 +83,9 @@ void Matcher::reset_to(uint32_t state, uint32_t count) {
   open_place();
   add(state, count, kBottom);
   close();
+  if (!exhausted_) return;
+  configs_.clear();
+  places_.back().ended = false;
 }
 
 void Matcher::open_place() {
@@ -47,40 +94,17 @@ void Matcher::open_place() {
 }
 
 void Matcher::add(uint32_t state, uint32_t count, uint32_t node) {
-  const Config config{state, count, node};
-  const size_t first = places_.back().configs;
-  const size_t size = configs_.size() - first;
-  if (size <= kFewConfigs) {
-    for (size_t i = first; i < configs_.size(); ++i) {
-      if (configs_[i] == config) return;
-    }
-    configs_.push_back(config);
-    return;
-  }
-  if (size >= kMaxConfigs) return;
-  // The table is filled when a place grows large and again when it grows too full.
-  const bool fresh = size == kFewConfigs + 1;
-  if (fresh || slots_.size() < 2 * (size + 1)) {
-    slots_.assign(std::bit_ceil(4 * (size + 1)), 0);
-    for (size_t i = first; i < configs_.size(); ++i) {
-      size_t slot = hash_of(configs_[i]) & (slots_.size() - 1);
-      while (slots_[slot] != 0) slot = (slot + 1) & (slots_.size() - 1);
-      slots_[slot] = static_cast<uint32_t>(i + 1);
-    }
-  }
-  size_t slot = hash_of(config) & (slots_.size() - 1);
-  for (; slots_[slot] != 0; slot = (slot + 1) & (slots_.size() - 1)) {
-    if (configs_[slots_[slot] - 1] == config) return;
-  }
-  configs_.push_back(config);
-  slots_[slot] = static_cast<uint32_t>(configs_.size());
+  if (spend(1)) add_once(configs_, places_.back().configs, config_slots_, {state, count, node});
 }
 
 void Matcher::close() {
-  for (size_t i = places_.back().configs; i < configs_.size(); ++i) {
+  for (size_t i = places_.back().configs; i < configs_.size() && !exhausted_; ++i) {
     const Config config = configs_[i];
     if (automaton_->accepting(config.state, config.count)) leave(config.node);
-    for (const Automaton::Call& made : automaton_->calls(config.state)) call(made, config.node);
+    for (const Automaton::Call& made : automaton_->calls(config.state)) {
+      if (!spend(1)) return;
+      call(made, config.node);
+    }
   }
 }
 
@@ -91,7 +115,7 @@ void Matcher::leave(uint32_t node) {
     places_.back().ended = true;
     return;
   }
-  for (uint32_t at = nodes_[node].entry; at != kNoEntry; at = entries_[at].next)
+  for (uint32_t at = nodes_[node].entry; at != kNoEntry && !exhausted_; at = entries_[at].next)
     add(entries_[at].to, 0, entries_[at].node);
 }
 
@@ -110,10 +134,10 @@ void Matcher::call(const Automaton::Call& made, uint32_t node) {
     callee = static_cast<uint32_t>(nodes_.size());
     nodes_.push_back({made.rule, kNoEntry});
   }
-  for (uint32_t at = nodes_[callee].entry; at != kNoEntry; at = entries_[at].next) {
-    if (entries_[at].to == made.to && entries_[at].node == node) return;
-  }
-  entries_.push_back({made.to, node, nodes_[callee].entry});
+  // Nodes of this place have no entries of earlier ones.
+  if (!add_once(entries_, places_.back().entries, entry_slots_,
+                {made.to, node, nodes_[callee].entry, callee}))
+    return;
   nodes_[callee].entry = static_cast<uint32_t>(entries_.size() - 1);
   if (!known) add(start, 0, callee);
 }
@@ -121,6 +145,7 @@ void Matcher::call(const Automaton::Call& made, uint32_t node) {
 bool Matcher::push(uint8_t byte) {
   const size_t begin = places_.back().configs;
   const size_t end = configs_.size();
+  if (!spend(end - begin)) return false;
   open_place();
   for (size_t i = begin; i < end; ++i) {
     const Config config = configs_[i];
@@ -131,14 +156,26 @@ bool Matcher::push(uint8_t byte) {
       continue;
     }
     for (const Machine::Edge& edge : automaton_->edges(config.state)) {
-      if (byte < edge.low) break;
+      if (byte < edge.low || !spend(1)) break;
       if (byte <= edge.high) add(edge.to, 0, config.node);
     }
   }
   close();
-  if (configs_.size() > end || places_.back().ended) return true;
-  places_.pop_back();
+  if (!exhausted_ && (configs_.size() > end || places_.back().ended)) return true;
+  pop_to(depth() - 1);
   return false;
+}
+
+std::bitset<256> Matcher::next_bytes() {
+  std::bitset<256> made;
+  for (const Config& config : configs()) {
+    const std::span<const Machine::Edge> edges = automaton_->edges(config.state);
+    if (!spend(1 + edges.size())) break;
+    for (const Machine::Edge& edge : edges) {
+      for (size_t byte = edge.low; byte <= edge.high; ++byte) made.set(byte);
+    }
+  }
+  return made;
 }
 
 void Matcher::pop_to(size_t depth) {
@@ -152,6 +189,7 @@ void Matcher::pop_to(size_t depth) {
 
 bool Matcher::push_all(std::string_view bytes) {
   const size_t before = depth();
+  allow(kTokenWork);
   for (const char c : bytes) {
     if (push(static_cast<uint8_t>(c))) continue;
     pop_to(before);
@@ -173,7 +211,10 @@ void Matcher::settle() {
   configs_.erase(configs_.begin(), configs_.begin() + last.configs);
   last.configs = 0;
   places_.assign(1, last);
-  if (nodes_.size() >= collect_at_) collect();
+  allow(kTokenWork);
+  if (nodes_.size() + entries_.size() < collect_at_) return;
+  collect();
+  exhausted_ = entries_.size() > kMaxEntries;
 }
 
 // Keeps the nodes that a configuration can still return to.
@@ -205,7 +246,8 @@ void Matcher::collect() {
     uint32_t* link = &node.entry;
     for (uint32_t at = node.entry; at != kNoEntry; at = entries_[at].next) {
       *link = static_cast<uint32_t>(entries.size());
-      entries.push_back({entries_[at].to, renamed[entries_[at].node], kNoEntry});
+      entries.push_back(
+          {entries_[at].to, renamed[entries_[at].node], kNoEntry, renamed[entries_[at].of]});
       link = &entries.back().next;
     }
     *link = kNoEntry;
@@ -215,7 +257,7 @@ void Matcher::collect() {
   entries_ = std::move(entries);
   places_.back().nodes = static_cast<uint32_t>(nodes_.size());
   places_.back().entries = static_cast<uint32_t>(entries_.size());
-  collect_at_ = std::max<size_t>(4096, 2 * nodes_.size());
+  collect_at_ = std::max<size_t>(4096, 2 * (nodes_.size() + entries_.size()));
 }
 
 }  // namespace longshore::text

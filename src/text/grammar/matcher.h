@@ -2,10 +2,13 @@
 //
 // A graph-structured stack (Tomita 1985; Scott and Johnstone, GLL 2010): a configuration is a state
 // and a node; a node is one call of a rule at one place, with every way to go on after it, so that
-// ways which meet share what follows. Left recursion and ambiguity cost nothing special. Threading:
-// one thread; the automaton outlives the matcher.
+// ways which meet share what follows. Left recursion costs nothing special; ambiguity can cost the
+// cube of the text's length, so everything spends from a budget, and what goes beyond it is named
+// (exhausted), never a part of the answer. Threading: one thread; the automaton outlives the
+// matcher.
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -30,7 +33,10 @@ class Matcher {
     uint32_t to;    // the state after the call
     uint32_t node;  // of the caller
     uint32_t next;  // another way of the same node, or kNoEntry
+    uint32_t of;    // that node
   };
+  // What one token may cost, in steps of some nanoseconds each.
+  static constexpr size_t kTokenWork = size_t{1} << 20;
 
   explicit Matcher(const Automaton& automaton);
 
@@ -38,7 +44,21 @@ class Matcher {
   void reset();
   void reset_to(uint32_t state, uint32_t count);
 
-  // One byte more. False, and nothing changes: the grammar does not allow it.
+  // The budget from here on; reset(), push_all() and settle() make it kTokenWork.
+  void allow(size_t work) {
+    work_ = work;
+    exhausted_ = false;
+  }
+  // False: the budget does not reach.
+  bool spend(size_t work) {
+    exhausted_ = exhausted_ || work > work_;
+    work_ -= exhausted_ ? 0 : work;
+    return !exhausted_;
+  }
+  // The last false was for the budget, or there was none left to begin with.
+  [[nodiscard]] bool exhausted() const { return exhausted_; }
+
+  // One byte more. False, and nothing changes: the grammar does not allow it, or exhausted().
   bool push(uint8_t byte);
   // Back to `depth` bytes after the last settle() or reset().
   void pop_to(size_t depth);
@@ -46,7 +66,7 @@ class Matcher {
   // What has been pushed can no longer be popped, and costs no memory.
   void settle();
 
-  // All bytes or none.
+  // All bytes or none, as one token.
   bool push_all(std::string_view bytes);
 
   // The text may end here.
@@ -57,6 +77,8 @@ class Matcher {
     return std::span(configs_).subspan(places_.back().configs);
   }
   [[nodiscard]] uint32_t first_entry(uint32_t node) const { return nodes_[node].entry; }
+  // The bytes that may come next, without a try of each.
+  [[nodiscard]] std::bitset<256> next_bytes();
   [[nodiscard]] size_t node_count() const { return nodes_.size(); }
   [[nodiscard]] const Entry& entry(uint32_t index) const { return entries_[index]; }
 
@@ -85,8 +107,11 @@ class Matcher {
   std::vector<Entry> entries_;
   std::vector<Place> places_;
   std::vector<uint32_t> node_of_rule_;  // at the current place, where nodes_ says so too
-  std::vector<uint32_t> slots_;         // hashes of a large place's configurations: index + 1
-  size_t collect_at_ = 4096;            // nodes
+  std::vector<uint32_t> config_slots_;  // hashes of a large place's configurations: index + 1
+  std::vector<uint32_t> entry_slots_;   // and of its entries
+  size_t work_ = kTokenWork;
+  bool exhausted_ = false;
+  size_t collect_at_ = 4096;  // nodes and entries
 };
 
 }  // namespace longshore::text

@@ -8,8 +8,11 @@
 namespace longshore::text {
 namespace {
 
-constexpr size_t kMaxWays = 100'000;  // of all anyOf and oneOf together, multiplied out
-constexpr size_t kMaxBases = 1000;    // of one value: allOf, $ref and a choice of each anyOf
+constexpr size_t kMaxWays = 100'000;        // of all anyOf and oneOf together, multiplied out
+constexpr size_t kMaxBases = 1000;          // of one value: allOf, $ref and a choice of each anyOf
+constexpr size_t kMaxAllBases = 1'000'000;  // of all ways together
+constexpr size_t kMaxParts = 200'000;       // properties and prefixItems of all ways together
+constexpr size_t kMaxLiteralBytes = 8'000'000;
 constexpr size_t kMaxStates = 50'000;
 constexpr uint32_t kMaxItems = 100'000;
 
@@ -35,7 +38,10 @@ struct SchemaCompiler::Text {
 
 SchemaCompiler::SchemaCompiler(std::shared_ptr<const SchemaDocument> document, Grammar& grammar,
                                bool inside_call)
-    : document_(std::move(document)), grammar_(grammar), inside_call_(inside_call) {}
+    : document_(std::move(document)),
+      grammar_(grammar),
+      inside_call_(inside_call),
+      checker_(document_) {}
 
 tl::unexpected<Error> SchemaCompiler::wrong(const Schemas& at, const std::string& what) const {
   return fail(ErrorKind::kUsage, "{}: {}", at.empty() ? "#" : document_->path_of(*at.front()),
@@ -108,9 +114,24 @@ Result<void> SchemaCompiler::expand(Schemas pending, Schemas bases,
       return wrong(bases, fmt::format("anyOf and oneOf make more than {} ways when multiplied out",
                                       kMaxWays));
     }
+    bases_ += bases.size();
+    if (bases_ > kMaxAllBases) {
+      return wrong(bases, fmt::format("anyOf and oneOf make ways of more than {} schemas when "
+                                      "multiplied out with those beside them",
+                                      kMaxAllBases));
+    }
     LS_TRY_VOID(expand({&option}, bases, choices, out));
   }
   return {};
+}
+
+Result<void> SchemaCompiler::hold(const Schemas& bases, size_t parts) {
+  parts_ += parts;
+  if (parts_ <= kMaxParts) return {};
+  return wrong(bases,
+               fmt::format("properties, required, additionalProperties and prefixItems are too "
+                           "many in all ways together: more than {}, long names counted as several",
+                           kMaxParts));
 }
 
 Result<ExprId> SchemaCompiler::choice_of(const Schemas& schemas) {
@@ -123,14 +144,12 @@ Result<ExprId> SchemaCompiler::choice_of(const Schemas& schemas) {
   return grammar_.choice(std::move(made));
 }
 
-std::vector<Json> SchemaCompiler::fitting(const Schemas& bases, const Literals& list) const {
+Result<std::vector<Json>> SchemaCompiler::fitting(const Schemas& bases, const Literals& list) {
   std::vector<Json> made;
-  for (const Json& value : list.values) {
-    const bool fits = std::all_of(bases.begin(), bases.end(), [&](const Json* schema) {
-      return schema == list.source ? document_->satisfies_the_rest(value, *schema)
-                                   : document_->satisfies(value, *schema);
-    });
-    if (fits) made.push_back(value);
+  for (const Json* value : list.values) {
+    const auto fits = checker_.satisfies_all(*value, bases, list.source);
+    if (!fits) return wrong(bases, fits.error().message);
+    if (*fits) made.push_back(*value);
   }
   return made;
 }
@@ -140,18 +159,27 @@ SchemaCompiler::Literals SchemaCompiler::literals_of(const Schemas& bases) {
   for (const Json* schema : bases) {
     if (const Json* constant = keyword(*schema, "const"))
       // Beside an enum of its own the whole schema is looked at.
-      return {Json::array({*constant}), keyword(*schema, "enum") == nullptr ? schema : nullptr,
-              true};
+      return {{constant}, keyword(*schema, "enum") == nullptr ? schema : nullptr, true};
   }
   for (const Json* schema : bases) {
-    if (const Json* list = keyword(*schema, "enum")) return {*list, schema, true};
+    const Json* list = keyword(*schema, "enum");
+    if (list == nullptr) continue;
+    Literals made{{}, schema, true};
+    for (const Json& value : *list) made.values.push_back(&value);
+    return made;
   }
   return {};
 }
 
 Result<ExprId> SchemaCompiler::literals(const Schemas& bases, const std::vector<Json>& values) {
   std::vector<std::string> texts;
-  for (const Json& value : values) texts.push_back(plain_json(value));
+  for (const Json& value : values) {
+    texts.push_back(plain_json(value));
+    literal_bytes_ += texts.back().size();
+  }
+  if (literal_bytes_ > kMaxLiteralBytes)
+    return wrong(bases, fmt::format("enum and const make more than {} bytes in all ways together",
+                                    kMaxLiteralBytes));
   Machine made = one_of(std::move(texts));
   if (!inside_call_) return grammar_.machine(std::make_shared<const Machine>(std::move(made)));
   auto without = without_tags(made, made.states.size() + 1);
@@ -161,7 +189,8 @@ Result<ExprId> SchemaCompiler::literals(const Schemas& bases, const std::vector<
 
 Result<ExprId> SchemaCompiler::base(const Schemas& bases) {
   if (const Literals list = literals_of(bases); list.any) {
-    return literals(bases, fitting(bases, list));
+    LS_TRY(const std::vector<Json> values, fitting(bases, list));
+    return literals(bases, values);
   }
   const uint32_t types = types_of(bases);
   std::vector<ExprId> made;
@@ -295,7 +324,8 @@ Result<ExprId> SchemaCompiler::argument(const Schemas& schemas, bool text_only) 
     if (const Literals list = literals_of(way); list.any) {
       std::vector<std::string> bare;
       std::vector<Json> others;
-      for (const Json& value : fitting(way, list)) {
+      LS_TRY(const std::vector<Json> values, fitting(way, list));
+      for (const Json& value : values) {
         if (value.is_string()) {
           bare.push_back(value.get<std::string>());
         } else {
@@ -339,7 +369,7 @@ Result<ExprId> SchemaCompiler::array(const Schemas& bases) {
   if (low > high) return grammar_.never();
   if (low > kMaxItems || (high != UINT32_MAX && high > kMaxItems))
     return wrong(bases, fmt::format("minItems and maxItems above {} are not supported", kMaxItems));
-  const auto item = [&](size_t index) {
+  const auto item = [&](size_t index) -> Result<ExprId> {
     Schemas own;
     for (const Json* schema : bases) {
       const Json* places = keyword(*schema, "prefixItems");
@@ -350,6 +380,7 @@ Result<ExprId> SchemaCompiler::array(const Schemas& bases) {
         own.push_back(others);
       }
     }
+    LS_TRY_VOID(hold(bases, 1 + own.size()));
     return value(own);
   };
   first = std::min<size_t>(first, high);

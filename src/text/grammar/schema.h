@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "text/grammar/grammar.h"
 #include "text/grammar/schema_document.h"
+#include "text/grammar/schema_satisfies.h"
 
 namespace longshore::text {
 
@@ -59,7 +60,7 @@ class SchemaCompiler {
   Result<ExprId> base(const Schemas& bases);
   // What the bases are limited to by a const or an enum.
   struct Literals {
-    Json values;
+    std::vector<const Json*> values;
     const Json* source = nullptr;  // the schema that lists exactly these
     bool any = false;
   };
@@ -67,14 +68,16 @@ class SchemaCompiler {
   [[nodiscard]] static uint32_t types_of(const Schemas& schemas);
   [[nodiscard]] static Literals literals_of(const Schemas& bases);
   Result<ExprId> literals(const Schemas& bases, const std::vector<Json>& values);
-  [[nodiscard]] std::vector<Json> fitting(const Schemas& bases, const Literals& list) const;
+  Result<std::vector<Json>> fitting(const Schemas& bases, const Literals& list);
   Result<ExprId> number(const Schemas& bases, bool whole);
   Result<ExprId> string(const Schemas& bases);
   Result<ExprId> bare_string(const Schemas& bases, bool text_only);
   Result<Text> text_of(const Schemas& bases) const;
   Result<ExprId> array(const Schemas& bases);
   Result<ExprId> object(const Schemas& bases);
-  [[nodiscard]] Object object_of(const Schemas& bases) const;
+  Result<Object> object_of(const Schemas& bases);
+  // Counts what all ways together hold.
+  Result<void> hold(const Schemas& bases, size_t parts);
   Result<ExprId> other_key(const std::vector<Property>& properties);
   Result<ExprId> machine(const std::string& key, Result<Machine> made, const Schemas& bases);
   [[nodiscard]] tl::unexpected<Error> wrong(const Schemas& at, const std::string& what) const;
@@ -85,7 +88,11 @@ class SchemaCompiler {
   std::map<Schemas, RuleId> rules_;  // by their sorted schemas
   std::vector<std::pair<RuleId, Schemas>> put_off_;
   std::unordered_map<std::string, RuleId> leaves_;  // of equal strings and numbers, by a key
+  LiteralChecker checker_;
   size_t ways_ = 0;
+  size_t bases_ = 0;
+  size_t parts_ = 0;
+  size_t literal_bytes_ = 0;
 };
 
 // The whole of a document: kUsage as above.

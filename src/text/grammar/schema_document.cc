@@ -122,6 +122,8 @@ class SchemaChecker {
     if (given.is_boolean()) return {};
     if (!given.is_object()) return wrong(given, "a schema is an object or a boolean");
     if (depth > kMaxDepth) return wrong(given, "schemas nest deeper than {}", kMaxDepth);
+    if (const Json* anchor = keyword(given, "$anchor"); anchor != nullptr && anchor->is_string())
+      anchors_.emplace(anchor->get_ref<const std::string&>(), &given);
     for (const auto& [name, value] : given.items()) LS_TRY_VOID(member(given, name, value, depth));
     return {};
   }
@@ -239,16 +241,14 @@ class SchemaChecker {
 
   [[nodiscard]] Result<const Json*> anchored(const std::string& name, const Json& ref,
                                              const Json& at) const {
-    for (const Json* schema : seen_) {
-      if (!schema->is_object()) continue;
-      const Json* anchor = keyword(*schema, "$anchor");
-      if (anchor != nullptr && *anchor == name) return schema;
-    }
+    const auto found = anchors_.find(name);
+    if (found != anchors_.end()) return found->second;
     return wrong(at, "$ref {} points nowhere", ref.dump());
   }
 
   SchemaDocument& document_;
   std::unordered_set<const Json*> seen_;
+  std::unordered_map<std::string, const Json*> anchors_;
   std::vector<std::pair<const Json*, const Json*>> references_;  // and where they stand
 };
 

@@ -44,14 +44,6 @@ class SchemaDocument {
 
   // The types that the schema's own keywords allow.
   [[nodiscard]] static uint32_t types_of(const Json& schema);
-  // Whether the value satisfies the schema.
-  [[nodiscard]] bool satisfies(const Json& value, const Json& schema) const {
-    return satisfies(value, schema, 0);
-  }
-  // The same for a value that the schema's own enum or const lists.
-  [[nodiscard]] bool satisfies_the_rest(const Json& value, const Json& schema) const {
-    return fits(value, schema, 0);
-  }
   // The texts that a `pattern` of the document matches.
   [[nodiscard]] const Machine& pattern(const Json& pattern) const {
     return *patterns_.at(pattern.get_ref<const std::string&>());
@@ -63,13 +55,6 @@ class SchemaDocument {
     const Json* parent;
     std::string step;
   };
-
-  [[nodiscard]] bool satisfies(const Json& value, const Json& schema, int depth) const;
-  [[nodiscard]] bool fits(const Json& value, const Json& schema, int depth) const;
-  [[nodiscard]] bool fits_references(const Json& value, const Json& schema, int depth) const;
-  [[nodiscard]] bool fits_string(const std::string& value, const Json& schema) const;
-  [[nodiscard]] bool fits_array(const Json& value, const Json& schema, int depth) const;
-  [[nodiscard]] bool fits_object(const Json& value, const Json& schema, int depth) const;
 
   Json root_;
   std::unordered_map<const Json*, const Json*> targets_;  // of $ref values

@@ -13,7 +13,7 @@ constexpr size_t kMaxOptional = 500;
 
 }  // namespace
 
-SchemaCompiler::Object SchemaCompiler::object_of(const Schemas& bases) const {
+Result<SchemaCompiler::Object> SchemaCompiler::object_of(const Schemas& bases) {
   Object made;
   std::unordered_map<std::string, size_t> places;
   const auto place_of = [&](const std::string& name) -> Property& {
@@ -23,13 +23,20 @@ SchemaCompiler::Object SchemaCompiler::object_of(const Schemas& bases) const {
   };
   for (const Json* schema : bases) {
     if (const Json* own = keyword(*schema, "properties")) {
-      for (const auto& member : own->items()) place_of(member.key());
+      for (const auto& member : own->items()) {
+        LS_TRY_VOID(hold(bases, 1 + member.key().size() / 16));
+        place_of(member.key());
+      }
     }
   }
   for (const Json* schema : bases) {
     const Json* names = keyword(*schema, "required");
     if (names == nullptr) continue;
-    for (const Json& name : *names) place_of(name.get_ref<const std::string&>()).required = true;
+    for (const Json& name : *names) {
+      const auto& text = name.get_ref<const std::string&>();
+      if (!places.contains(text)) LS_TRY_VOID(hold(bases, 1 + text.size() / 16));
+      place_of(text).required = true;
+    }
   }
   for (const Json* schema : bases) {
     const Json* own = keyword(*schema, "properties");
@@ -45,6 +52,7 @@ SchemaCompiler::Object SchemaCompiler::object_of(const Schemas& bases) const {
       }
     }
     if (others == nullptr) continue;
+    LS_TRY_VOID(hold(bases, named.size() / 8));
     for (size_t i = 0; i < named.size(); ++i) {
       if (!named[i]) made.properties[i].schemas.push_back(others);
     }
@@ -60,7 +68,8 @@ Result<std::vector<SchemaCompiler::Object>> SchemaCompiler::objects(const Schema
     if ((types & kObjectType) == 0) continue;
     if (literals_of(way).any)
       return wrong(way, "enum and const are not supported for all arguments");
-    made.push_back(object_of(way));
+    LS_TRY(Object one, object_of(way));
+    made.push_back(std::move(one));
   }
   return made;
 }
@@ -93,7 +102,7 @@ Result<ExprId> SchemaCompiler::other_key(const std::vector<Property>& properties
 }
 
 Result<ExprId> SchemaCompiler::object(const Schemas& bases) {
-  const Object own = object_of(bases);
+  LS_TRY(const Object own, object_of(bases));
   std::vector<Grammar::Member> members;
   for (const Property& property : own.properties) {
     std::string key = plain_json(Json(property.name));
