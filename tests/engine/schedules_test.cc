@@ -150,7 +150,8 @@ TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
   const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : 200;
   EngineCounters totals;
   for (uint32_t seed = 1; seed <= count && !HasFatalFailure(); ++seed) run_schedule(seed, totals);
-  // The schedules must meet what they are there for.
+  // The schedules must meet what they are there for; a handful may miss what is rare.
+  if (count < 100) return;
   EXPECT_GT(totals.preemptions, count / 50);
   EXPECT_GT(totals.prefix_hits, count);
   EXPECT_GT(totals.cancelled, count / 40);
