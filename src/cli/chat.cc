@@ -182,12 +182,12 @@ Result<void> run(const Flags& flags) {
   std::string line;
   while (true) {
     LS_TRY(const bool more, read_line(terminal, line));
-    if (!more) return {};
+    if (!more) return loaded->close_routing();
     if (line.empty()) continue;
     if (line.starts_with("//")) {
       line.erase(0, 1);
     } else if (line.front() == '/' && line.find('\n') == std::string::npos) {
-      if (!chat.command(line)) return {};
+      if (!chat.command(line)) return loaded->close_routing();
       continue;
     }
     // At a terminal, a Ctrl-C that stopped the last answer must not stop this one.

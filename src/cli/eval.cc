@@ -143,7 +143,7 @@ Result<void> run(const Flags& flags) {
   }
   bar.finish();
   print_scores(flags, total, by_task);
-  return {};
+  return loaded->close_routing();
 }
 
 }  // namespace

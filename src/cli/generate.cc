@@ -263,7 +263,7 @@ Result<void> run(const Flags& flags) {
   }
   bar.finish();
   if (out.file) return out.file->commit();
-  return {};
+  return loaded->close_routing();
 }
 
 }  // namespace

@@ -189,7 +189,7 @@ Result<void> run(const Flags& flags) {
   if (counters.fault) return tl::unexpected<Error>(*counters.fault);
   if (!finished)
     return fail(ErrorKind::kCancelled, "stopped with requests unfinished: see --drain-seconds");
-  return {};
+  return loaded->close_routing();
 }
 
 }  // namespace

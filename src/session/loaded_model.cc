@@ -138,8 +138,8 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
     return options.synthetic.empty() ? checkpoint.prefault(threads, progress, cancel)
                                      : Result<void>();
   };
-  offload::StoreOptions offload{.forced_fetch = options.forced_fetch,
-                                .group = options.offload_group};
+  offload::StoreOptions offload;
+  offload.group = options.offload_group;
   if (host && (options.gpu_expert_gib || options.offload_group.on())) {
     return fail(ErrorKind::kUsage,
                 "{} is for a device, and everything is in host memory here: use --device cuda",

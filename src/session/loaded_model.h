@@ -39,15 +39,13 @@ struct LoadOptions {
   bool moe_w8a8 = false;                // FP8 activations where experts have many tokens
   std::string moe_config_folder;        // tuned tiles of the device's experts; empty: none
   offload::GroupOptions offload_group;  // on: whole layers stream instead
-  double forced_fetch =
-      -1;  // measurements: share of the missing experts that is fetched; -1: as it pays
-  std::string record_routing;    // a file for bench policy; empty: none
-  int threads = 0;               // 0: all CPUs of this process
-  int64_t context_length = 0;    // 0: the model's, at most kDefaultContext
-  int64_t chunk = 512;           // prefill tokens of one step
-  int64_t max_running = 16;      // sequences of one step
-  int64_t max_queued = -1;       // -1: no limit
-  int64_t max_total_tokens = 0;  // of the cache; 0: see engine::EngineOptions::pages
+  std::string record_routing;           // a file for bench policy; empty: none
+  int threads = 0;                      // 0: all CPUs of this process
+  int64_t context_length = 0;           // 0: the model's, at most kDefaultContext
+  int64_t chunk = 512;                  // prefill tokens of one step
+  int64_t max_running = 16;             // sequences of one step
+  int64_t max_queued = -1;              // -1: no limit
+  int64_t max_total_tokens = 0;         // of the cache; 0: see engine::EngineOptions::pages
   bool prefix_cache = true;
   bool with_text = true;  // tokenizer and template are needed
   bool with_mtp = false;

@@ -399,6 +399,12 @@ TEST(Output, LogitsGoToStandardOutputWhenItIsNamed) {
                                 static_cast<int64_t>(run.out.size()), "out"));
 }
 
+TEST(Output, ARecordingThatCannotBeWrittenIsAnError) {
+  expect_refusal(longshore({"generate", kNano, "-p", "x", "--max-tokens", "2", "-o", "/dev/null",
+                            "--record-routing", "/dev/full"}),
+                 1, "/dev/full");
+}
+
 TEST(Interrupt, EndsTheMeasuringOfTheCeilings) {
   expect_refusal(longshore({"bench", "decode", kNano}, "", 300), 130, "stopped");
 }
