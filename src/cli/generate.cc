@@ -262,7 +262,9 @@ Result<void> run(const Flags& flags) {
     return fail(ErrorKind::kCancelled, "stopped in prompt {} of {}", i + 1, completions.size());
   }
   bar.finish();
-  if (out.file) return out.file->commit();
+  if (out.file) {
+    LS_TRY_VOID(out.file->commit());
+  }
   return loaded->close_routing();
 }
 
