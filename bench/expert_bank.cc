@@ -3,6 +3,10 @@
 #include <cstring>
 #include <random>
 
+#include "base/check.h"
+#include "kernels/format/bf16.h"
+#include "kernels/format/e4m3.h"
+
 namespace longshore::bench {
 namespace {
 
@@ -24,30 +28,53 @@ uint64_t random_codes(uint64_t i) {
   return x ^ (nan >> 1U);
 }
 
+// [kMatrix] at `codes`, FP8 or widened to bf16.
+void fill_matrix(uint64_t seed, int64_t matrix, DType dtype, std::byte* weights) {
+  for (int64_t i = 0; i < kMatrix / 8; ++i) {
+    const uint64_t codes =
+        random_codes(seed * 0x100000000U + static_cast<uint64_t>(matrix * kMatrix / 8 + i));
+    if (dtype == DType::kF8E4M3) {
+      std::memcpy(weights + i * 8, &codes, 8);
+      continue;
+    }
+    uint16_t values[8];
+    for (int k = 0; k < 8; ++k) {
+      const auto code = static_cast<uint8_t>(codes >> (8U * static_cast<unsigned>(k)));
+      values[k] = kernels::bf16_from_float(kernels::e4m3_to_float(code) * kScale);
+    }
+    std::memcpy(weights + i * 16, values, 16);
+  }
+}
+
 }  // namespace
 
-Result<ExpertBank> ExpertBank::create(ThreadPool& pool, int64_t experts, uint64_t seed) {
+Result<ExpertBank> ExpertBank::create(ThreadPool& pool, int64_t experts, uint64_t seed,
+                                      DType dtype) {
+  LS_CHECK(dtype == DType::kF8E4M3 || dtype == DType::kBF16);
+  const bool fp8 = dtype == DType::kF8E4M3;
+  const int64_t matrix_bytes = kMatrix * dtype_size(dtype);
   ExpertBank bank;
-  LS_TRY(bank.codes_, device::Buffer::allocate(experts * kExpertBytes, "bank of experts"));
+  LS_TRY(bank.weights_, device::Buffer::allocate(experts * 3 * matrix_bytes, "bank of experts"));
   pool.parallel_for(experts * 3, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin * kMatrix / 8; i < end * kMatrix / 8; ++i) {
-      const uint64_t codes = random_codes(seed * 0x100000000U + static_cast<uint64_t>(i));
-      std::memcpy(bank.codes_.data() + i * 8, &codes, 8);
+    for (int64_t i = begin; i < end; ++i) {
+      fill_matrix(seed, i, dtype, bank.weights_.data() + i * matrix_bytes);
     }
   });
   std::mt19937_64 random(seed);
   std::uniform_real_distribution<float> scale(0.5F * kScale, 1.5F * kScale);
-  bank.scales_.resize(static_cast<size_t>(experts * 3 * kScales));
+  if (fp8) bank.scales_.resize(static_cast<size_t>(experts * 3 * kScales));
   for (float& value : bank.scales_) value = scale(random);
   for (int64_t e = 0; e < experts; ++e) {
     const auto matrix = [&](int64_t which, int64_t out, int64_t in) {
       WeightView w;
-      w.data = bank.codes_.data() + (3 * e + which) * kMatrix;
-      w.dtype = DType::kF8E4M3;
+      w.data = bank.weights_.data() + (3 * e + which) * matrix_bytes;
+      w.dtype = dtype;
       w.out = out;
       w.in = in;
-      w.scale = bank.scales_.data() + (3 * e + which) * kScales;
-      w.scale_stride = in / kBlock;
+      if (fp8) {
+        w.scale = bank.scales_.data() + (3 * e + which) * kScales;
+        w.scale_stride = in / kBlock;
+      }
       return w;
     };
     bank.views_.push_back({matrix(0, kIntermediate, kHidden), matrix(1, kIntermediate, kHidden),

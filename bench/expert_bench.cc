@@ -10,14 +10,13 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "bench/ceilings.h"
-#include "bench/expert_bank.h"
+#include "bench/expert_batch.h"
 #include "kernels/backend.h"
 #include "kernels/format/bf16.h"
 
 namespace longshore::bench {
 namespace {
 
-constexpr int64_t kTopK = 8;
 constexpr int64_t kLayerExperts = 256;
 constexpr int64_t kFewestExperts = 16;  // below, a bank may sit in a large last-level cache
 constexpr double kTolerance = 4e-3;     // of the op tests: the intermediate is rounded to bf16
@@ -26,61 +25,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
-
-// A batch of tokens with their routes, and the result.
-struct Batch {
-  int64_t tokens = 0;
-  int64_t top_k = 0;
-  std::vector<uint16_t> x;     // [tokens, hidden] bf16
-  std::vector<int32_t> ids;    // [tokens, top_k]
-  std::vector<float> weights;  // [tokens, top_k]
-  std::vector<float> y;        // [tokens, hidden]
-
-  Batch(int64_t count, int64_t routes, uint64_t seed) : tokens(count), top_k(routes) {
-    std::mt19937_64 random(seed);
-    std::normal_distribution<float> normal;
-    x.resize(static_cast<size_t>(tokens * ExpertBank::kHidden));
-    for (uint16_t& value : x) value = kernels::bf16_from_float(normal(random));
-    ids.resize(static_cast<size_t>(tokens * top_k));
-    weights.resize(ids.size());
-    for (float& weight : weights) weight = 0.1F + 0.3F * std::fabs(normal(random));
-    y.resize(x.size());
-  }
-
-  // Every token takes the experts from `first` on.
-  void route_together(int64_t first, int64_t experts) {
-    for (int64_t r = 0; r < tokens * top_k; ++r) {
-      ids[static_cast<size_t>(r)] = static_cast<int32_t>((first + r % top_k) % experts);
-    }
-  }
-  // Every token takes distinct experts, all equally likely.
-  void route_uniformly(int64_t experts, uint64_t seed) {
-    std::mt19937_64 random(seed);
-    std::vector<int32_t> all(static_cast<size_t>(experts));
-    for (size_t e = 0; e < all.size(); ++e) all[e] = static_cast<int32_t>(e);
-    for (int64_t t = 0; t < tokens; ++t) {
-      for (size_t i = 0; i < static_cast<size_t>(top_k); ++i) {
-        std::swap(all[i], all[i + random() % (all.size() - i)]);
-        ids[static_cast<size_t>(t * top_k) + i] = all[i];
-      }
-    }
-  }
-
-  [[nodiscard]] kernels::ExpertsParams params(const ExpertBank& bank) {
-    kernels::ExpertsParams p;
-    p.x = {reinterpret_cast<const std::byte*>(x.data()), DType::kBF16, tokens, ExpertBank::kHidden,
-           ExpertBank::kHidden};
-    p.ids = ids.data();
-    p.weights = weights.data();
-    p.top_k = top_k;
-    p.experts = bank.views().data();
-    p.num_experts = bank.size();
-    p.shape = kernels::shape_of(bank.views()[0]);
-    p.y = {reinterpret_cast<std::byte*>(y.data()), DType::kF32, tokens, ExpertBank::kHidden,
-           ExpertBank::kHidden};
-    return p;
-  }
-};
 
 class Bench {
  public:
@@ -91,7 +35,7 @@ class Bench {
   // Seconds of one call with `active` experts of `tokens` tokens each; ceiling: GB/s of plain loads
   // in between.
   Result<double> decode(int64_t active, int64_t tokens, double* ceiling) {
-    Batch batch(tokens, active, 7 + static_cast<uint64_t>(tokens));
+    ExpertBatch batch(tokens, active, 7 + static_cast<uint64_t>(tokens));
     const int64_t bytes = std::min<int64_t>(active, bank_.size() / 2) * ExpertBank::kExpertBytes /
                           kMegabyte * kMegabyte;
     std::vector<double> seconds;
@@ -123,7 +67,7 @@ class Bench {
   }
 
   Result<double> prefill(int64_t tokens, int repeats) {
-    Batch batch(tokens, std::min(kTopK, bank_.size()), 11);
+    ExpertBatch batch(tokens, std::min(kTopK, bank_.size()), 11);
     std::vector<double> seconds;
     for (int repeat = 0; repeat <= repeats; ++repeat) {
       if (cancel_.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
@@ -145,8 +89,8 @@ class Bench {
   static constexpr double kLeast = 0.5;
 
   // The last token of the batch against the reference backend.
-  Result<void> check(Batch& batch) {
-    Batch one(1, batch.top_k, 1);
+  Result<void> check(ExpertBatch& batch) {
+    ExpertBatch one(1, batch.top_k, 1);
     const int64_t last = batch.tokens - 1;
     std::copy_n(batch.ids.end() - batch.top_k, batch.top_k, one.ids.begin());
     std::copy_n(batch.weights.end() - batch.top_k, batch.top_k, one.weights.begin());

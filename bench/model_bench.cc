@@ -1,6 +1,7 @@
 #include "bench/model_bench.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -61,6 +62,24 @@ int64_t expert_bytes_of_token(const session::LoadedModel& loaded) {
          loaded.model->experts().expert_bytes();
 }
 
+// A row per operation, the longest first: of one token, in milliseconds, and what it reads.
+void add_operations(Report& report, const OperationTimes& times, double all, double tokens,
+                    double dram_gbs) {
+  std::vector<std::pair<std::string, OperationTime>> longest(times.begin(), times.end());
+  std::sort(longest.begin(), longest.end(),
+            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  double rest = all;
+  for (const auto& [name, time] : longest) {
+    rest -= time.seconds;
+    const std::string calls =
+        fmt::format("{} ({} calls)", name, static_cast<double>(time.calls) / tokens);
+    report.rows.push_back({calls, time.seconds / tokens * 1e3, "ms of a token", 0});
+    if (time.bytes > 0)
+      report.rows.push_back({"  its weights", time.bytes / time.seconds / 1e9, "GB/s", dram_gbs});
+  }
+  report.rows.push_back({"between operations", rest / tokens * 1e3, "ms of a token", 0});
+}
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -69,13 +88,15 @@ double median(std::vector<double> values) {
 }  // namespace
 
 Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
-                            const Ceilings& measured, const CancelToken& cancel) {
+                            const Ceilings& measured, OperationTimes* times,
+                            const CancelToken& cancel) {
   const Ceilings ceilings = bounds(loaded, measured);
   LS_TRY(Sequence sequence,
          Sequence::create(loaded, options.context + kDecodeWarmUp + options.tokens, options.seed));
   LS_TRY_VOID(sequence.advance_to(options.context, loaded.engine->options().prefill_budget, cancel,
                                   "while filling the context"));
   for (int64_t i = 0; i < kDecodeWarmUp; ++i) LS_TRY_VOID(sequence.step(1));
+  if (times != nullptr) times->clear();
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.tokens; ++i) {
     if (cancel.cancelled())
@@ -100,6 +121,10 @@ Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOption
   }
   report.rows.push_back(
       {at + ": slowest token", *std::max_element(seconds.begin(), seconds.end()) * 1e3, "ms", 0});
+  if (times != nullptr) {
+    add_operations(report, *times, std::accumulate(seconds.begin(), seconds.end(), 0.0),
+                   static_cast<double>(options.tokens), ceilings.dram_gbs);
+  }
   add_memory(report, loaded);
   return report;
 }

@@ -7,6 +7,7 @@
 #include "base/cancel.h"
 #include "base/error.h"
 #include "bench/report.h"
+#include "bench/timed_backend.h"
 #include "session/loaded_model.h"
 
 namespace longshore::bench {
@@ -28,8 +29,10 @@ struct Ceilings {
 };
 
 // Token ids are random and forced, so that the work does not depend on what the model would say.
+// times: of the timed backend that the model was loaded with, for a row per operation; or null.
 Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
-                            const Ceilings& ceilings, const CancelToken& cancel);
+                            const Ceilings& ceilings, OperationTimes* times,
+                            const CancelToken& cancel);
 Result<Report> prefill_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
                              const Ceilings& ceilings, const CancelToken& cancel);
 

@@ -41,6 +41,16 @@ void wait_for(Done done) {
 // of the bandwidth).
 constexpr int64_t kMostPieces = 5;
 
+void bind_to(pthread_t thread, const std::vector<int>& cpus) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) CPU_SET(cpu, &set);
+  // A refusal (a container's policy, say) only costs speed.
+  (void)pthread_setaffinity_np(thread, sizeof(set), &set);
+}
+
+}  // namespace
+
 std::vector<int> allowed_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -54,30 +64,57 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
-void pin_to(pthread_t thread, int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  // A refusal (a container's policy, say) only costs speed.
-  (void)pthread_setaffinity_np(thread, sizeof(set), &set);
-}
-
-}  // namespace
-
 int available_cpus() {
   return static_cast<int>(allowed_cpus().size());
 }
 
-ThreadPool::ThreadPool(int threads, bool pin) {
+// A loop that its workers take pieces of.
+struct ThreadPool::NodeLoop {
+  std::span<const int64_t> bounds;
+  int64_t grain;
+  int team;
+  const std::function<void(int64_t, int64_t, int)>& body;
+};
+
+ThreadPool::ThreadPool(int threads, bool pin)
+    : node_of_(static_cast<size_t>(std::max(threads, 1)), 0), next_(1) {
+  start(threads);
+  if (!pin) return;
+  const std::vector<int> cpus = allowed_cpus();
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    bind_to(workers_[i].native_handle(), {cpus[(i + 1) % cpus.size()]});
+  }
+}
+
+ThreadPool::ThreadPool(int threads, const Topology& topology)
+    : next_(static_cast<size_t>(std::min(topology.size(), threads))) {
+  const std::vector<Seat> places = seats(topology, threads);
+  for (const Seat& seat : places) node_of_.push_back(seat.node);
+  for (int node = 0; nodes() > 1 && node < nodes(); ++node) {
+    for (const int cpu : topology.nodes[static_cast<size_t>(node)]) {
+      if (static_cast<size_t>(cpu) >= cpu_node_.size())
+        cpu_node_.resize(static_cast<size_t>(cpu) + 1);
+      cpu_node_[static_cast<size_t>(cpu)] = node;
+    }
+  }
+  start(threads);
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    bind_to(workers_[i].native_handle(), {places[i + 1].cpu});
+  }
+}
+
+void ThreadPool::start(int threads) {
   LS_CHECK_MSG(threads >= 1 && threads <= 4096, "a pool of {} threads", threads);
   workers_.reserve(static_cast<size_t>(threads) - 1);
   for (int worker = 1; worker < threads; ++worker)
     workers_.emplace_back([this, worker] { work(worker); });
-  if (!pin) return;
-  const std::vector<int> cpus = allowed_cpus();
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    pin_to(workers_[i].native_handle(), cpus[(i + 1) % cpus.size()]);
-  }
+}
+
+int ThreadPool::node_of(int worker) const {
+  if (worker > 0 || cpu_node_.empty()) return node_of_[static_cast<size_t>(worker)];
+  const int cpu = sched_getcpu();
+  const bool known = cpu >= 0 && static_cast<size_t>(cpu) < cpu_node_.size();
+  return known ? cpu_node_[static_cast<size_t>(cpu)] : 0;
 }
 
 ThreadPool::~ThreadPool() {
@@ -147,21 +184,48 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
     if (count > 0) body(0, count, 0);
     return;
   }
+  const int64_t bounds[] = {0, count};
   const int64_t pieces = (count + grain - 1) / grain;
   const int team = static_cast<int>(std::min<int64_t>(size(), pieces));
-  next_.store(0, std::memory_order_relaxed);
+  const NodeLoop loop{bounds, grain, team, body};
+  next_[0].next.store(0, std::memory_order_relaxed);
+  run_team(team, [&](int worker) { take_pieces(loop, 0, worker); });
+}
+
+void ThreadPool::parallel_for_nodes(std::span<const int64_t> bounds, int64_t grain,
+                                    const std::function<void(int64_t, int64_t, int)>& body) {
+  LS_CHECK(static_cast<int>(bounds.size()) == nodes() + 1 && bounds[0] == 0 && grain >= 1);
+  if (nodes() == 1 || bounds.back() <= grain) return parallel_for(bounds.back(), grain, body);
+  int64_t pieces = 0;
+  for (size_t n = 0; n < next_.size(); ++n) {
+    LS_CHECK(bounds[n] <= bounds[n + 1]);
+    pieces += (bounds[n + 1] - bounds[n] + grain - 1) / grain;
+    next_[n].next.store(0, std::memory_order_relaxed);
+  }
+  const int team = static_cast<int>(std::min<int64_t>(size(), pieces));
+  const NodeLoop loop{bounds, grain, team, body};
   run_team(team, [&](int worker) {
-    int64_t first = next_.load(std::memory_order_relaxed);
-    while (first < pieces) {
-      const int64_t left = pieces - first;
-      const int64_t take = std::clamp<int64_t>(left / (2 * team), 1, kMostPieces);
-      if (!next_.compare_exchange_weak(first, first + take, std::memory_order_relaxed)) continue;
-      for (int64_t piece = first; piece < first + take; ++piece) {
-        body(piece * grain, std::min((piece + 1) * grain, count), worker);
-      }
-      first = next_.load(std::memory_order_relaxed);
-    }
+    const int home = node_of(worker);
+    for (int turn = 0; turn < nodes(); ++turn) take_pieces(loop, (home + turn) % nodes(), worker);
   });
+}
+
+void ThreadPool::take_pieces(const NodeLoop& loop, int node, int worker) {
+  const int64_t start = loop.bounds[static_cast<size_t>(node)];
+  const int64_t end = loop.bounds[static_cast<size_t>(node) + 1];
+  const int64_t pieces = (end - start + loop.grain - 1) / loop.grain;
+  std::atomic<int64_t>& next = next_[static_cast<size_t>(node)].next;
+  int64_t first = next.load(std::memory_order_relaxed);
+  while (first < pieces) {
+    const int64_t left = pieces - first;
+    const int64_t take = std::clamp<int64_t>(left / (2 * loop.team), 1, kMostPieces);
+    if (!next.compare_exchange_weak(first, first + take, std::memory_order_relaxed)) continue;
+    for (int64_t piece = first; piece < first + take; ++piece) {
+      loop.body(start + piece * loop.grain, std::min(start + (piece + 1) * loop.grain, end),
+                worker);
+    }
+    first = next.load(std::memory_order_relaxed);
+  }
 }
 
 }  // namespace longshore

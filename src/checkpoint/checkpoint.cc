@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 #include "base/memory.h"
@@ -67,6 +68,21 @@ Result<void> Checkpoint::Impl::finish() {
     total_bytes += tensor.bytes;
   }
   return {};
+}
+
+std::vector<Matrix> Checkpoint::Impl::matrices() const {
+  std::vector<Matrix> matrices;
+  for (size_t i = 0; i < mappings.size(); ++i) {
+    const std::byte* start = mappings[i].data();
+    for (const TensorInfo& tensor : tensors) {
+      if (tensor.data < start || tensor.data >= start + mappings[i].bytes()) continue;
+      append_matrix(tensor, i, tensor.data - start, matrices);
+    }
+  }
+  std::sort(matrices.begin(), matrices.end(), [](const Matrix& a, const Matrix& b) {
+    return std::tie(a.range, a.begin) < std::tie(b.range, b.begin);
+  });
+  return matrices;
 }
 
 void Checkpoint::Impl::move_tensors(size_t mapping, Mapping memory) {
@@ -200,8 +216,8 @@ Result<void> Checkpoint::prefault(int threads, const LoadProgress& progress,
                                   const CancelToken& cancel) const {
   std::vector<int64_t> sizes;
   for (const Mapping& mapping : impl_->mappings) sizes.push_back(mapping.bytes());
-  return for_each_piece(cut(sizes, kPrefaultPiece), threads, progress, cancel, "reading the model",
-                        [&](const Piece& piece) -> Result<void> {
+  return for_each_piece(cut(sizes, kPrefaultPiece), threads, one_node({0}), progress, cancel,
+                        "reading the model", [&](const Piece& piece) -> Result<void> {
                           auto result =
                               impl_->mappings[piece.range].populate(piece.begin, piece.bytes);
                           if (result) return {};
@@ -210,8 +226,8 @@ Result<void> Checkpoint::prefault(int threads, const LoadProgress& progress,
                         });
 }
 
-Result<void> Checkpoint::read_into_memory(int threads, const LoadProgress& progress,
-                                          const CancelToken& cancel) {
+Result<void> Checkpoint::read_into_memory(int threads, const Topology& topology,
+                                          const LoadProgress& progress, const CancelToken& cancel) {
   std::vector<int64_t> sizes;
   int64_t all = 0;
   for (const Mapping& mapping : impl_->mappings) {
@@ -223,20 +239,21 @@ Result<void> Checkpoint::read_into_memory(int threads, const LoadProgress& progr
                 "{} has {:.1f} GB of weights and {:.1f} GB of host memory are free", where(),
                 static_cast<double>(all) / 1e9, static_cast<double>(available_memory()) / 1e9);
   }
+  const int nodes = std::min(topology.size(), threads);
   std::vector<Mapping> rooms(sizes.size());
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] == 0) continue;
     LS_TRY(rooms[i], impl_->mappings[i].room());
   }
-  LS_TRY_VOID(
-      for_each_piece(cut(sizes, kPrefaultPiece), threads, progress, cancel, "reading the model",
-                     [&](const Piece& piece) -> Result<void> {
-                       const Mapping& file = impl_->mappings[piece.range];
-                       auto result = file.read_into(rooms[piece.range], piece.begin, piece.bytes);
-                       if (result) return {};
-                       return fail(ErrorKind::kIo, "{}: {}; check the disk",
-                                   impl_->mapping_names[piece.range], result.error().message);
-                     }));
+  LS_TRY_VOID(for_each_piece(
+      cut_for_nodes(sizes, impl_->matrices(), kPrefaultPiece, nodes), threads, topology, progress,
+      cancel, "reading the model", [&](const Piece& piece) -> Result<void> {
+        const Mapping& file = impl_->mappings[piece.range];
+        auto result = file.read_into(rooms[piece.range], piece.begin, piece.bytes);
+        if (result) return {};
+        return fail(ErrorKind::kIo, "{}: {}; check the disk", impl_->mapping_names[piece.range],
+                    result.error().message);
+      }));
   impl_->aligned.clear();
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] > 0) impl_->move_tensors(i, std::move(rooms[i]));

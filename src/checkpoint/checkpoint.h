@@ -14,6 +14,7 @@
 #include "base/cancel.h"
 #include "base/error.h"
 #include "base/tensor.h"
+#include "base/topology.h"
 #include "checkpoint/config.h"
 
 namespace longshore {
@@ -37,16 +38,19 @@ class Checkpoint {
   // read. Errors: kModel, one line naming file, tensor and remedy.
   static Result<Checkpoint> open(const std::string& model_dir);
   // Generated weights of GLM-5.1's true shapes, "glm-5.1:dense=D,moe=M[,mtp=1]", in anonymous
-  // memory; deterministic in seed. threads: how many fill the memory. Errors: kUsage
-  // (specification), kMemory (with the numbers, before allocating), kCancelled.
+  // memory; deterministic in seed. threads: how many fill the memory, with a topology of several
+  // nodes each matrix's rows on the nodes of base/topology.h. Errors: kUsage (specification),
+  // kMemory (with the numbers, before allocating), kCancelled.
   static Result<Checkpoint> synthetic(std::string_view specification, uint64_t seed, int threads,
-                                      const LoadProgress& progress, const CancelToken& cancel);
+                                      const Topology& topology, const LoadProgress& progress,
+                                      const CancelToken& cancel);
   // The config of such weights alone. kUsage.
   static Result<GlmConfig> synthetic_config(std::string_view specification);
   // Generated weights for any config: FP8 linears, everything else in the dtypes of the hub's
   // GLM-5.1-FP8. where: a name for messages. kMemory, kCancelled.
   static Result<Checkpoint> synthetic_from_config(const GlmConfig& config, const std::string& where,
                                                   uint64_t seed, int threads,
+                                                  const Topology& topology,
                                                   const LoadProgress& progress,
                                                   const CancelToken& cancel);
   ~Checkpoint();
@@ -88,10 +92,12 @@ class Checkpoint {
   Result<void> prefault(int threads, const LoadProgress& progress, const CancelToken& cancel) const;
 
   // Reads all files into memory of the process's own, in huge pages where the system grants them:
-  // what a device can lock and the CPU reads fastest. Views that were given out before are void.
+  // what a device can lock and the CPU reads fastest. With a topology of several nodes each
+  // matrix's rows lie on the nodes of base/topology.h, to the nearest huge page. Views that were
+  // given out before are void.
   // Generated weights are there already. kMemory with the numbers, before anything is read;
   // kCancelled, kIo.
-  Result<void> read_into_memory(int threads, const LoadProgress& progress,
+  Result<void> read_into_memory(int threads, const Topology& topology, const LoadProgress& progress,
                                 const CancelToken& cancel);
   // The memory that all tensors lie in, one range a file.
   [[nodiscard]] std::vector<std::span<const std::byte>> memory() const;

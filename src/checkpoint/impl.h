@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "checkpoint/bulk.h"
 #include "checkpoint/checkpoint.h"
 
 namespace longshore {
@@ -34,6 +35,8 @@ struct Checkpoint::Impl {
   // A file's tensors now lie in `memory`, which holds its content.
   void move_tensors(size_t mapping, Mapping memory);
   [[nodiscard]] const TensorInfo* find(std::string_view name) const;
+  // The large matrices in the mappings, ranges being mappings, ascending.
+  [[nodiscard]] std::vector<Matrix> matrices() const;
   // The scales' numbers at an address that suits them.
   [[nodiscard]] const float* scales_of(const TensorInfo& tensor) const;
 };

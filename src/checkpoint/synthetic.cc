@@ -253,7 +253,8 @@ Result<GlmConfig> parse_specification(std::string_view specification) {
 
 Result<Checkpoint> Checkpoint::synthetic_from_config(const GlmConfig& config,
                                                      const std::string& where, uint64_t seed,
-                                                     int threads, const LoadProgress& progress,
+                                                     int threads, const Topology& topology,
+                                                     const LoadProgress& progress,
                                                      const CancelToken& cancel) {
   Plan plan(config, where, seed);
   const int64_t available = available_memory();
@@ -265,9 +266,11 @@ Result<Checkpoint> Checkpoint::synthetic_from_config(const GlmConfig& config,
   }
   LS_TRY(Mapping memory, Mapping::anonymous(plan.bytes));
   std::vector<int64_t> sizes;
+  std::vector<Matrix> matrices;
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     plan.tensors[i].data = memory.data() + plan.offsets[i];
     sizes.push_back(plan.tensors[i].bytes);
+    append_matrix(plan.tensors[i], i, 0, matrices);
   }
   std::byte* base = memory.writable();
   const auto fill = [&](const Piece& piece) -> Result<void> {
@@ -287,7 +290,8 @@ Result<Checkpoint> Checkpoint::synthetic_from_config(const GlmConfig& config,
     return {};
   };
   LS_TRY_VOID(
-      for_each_piece(cut(sizes, kPiece), threads, progress, cancel, "generating the model", fill));
+      for_each_piece(cut_for_nodes(sizes, matrices, kPiece, std::min(topology.size(), threads)),
+                     threads, topology, progress, cancel, "generating the model", fill));
   auto impl = std::make_unique<Impl>();
   impl->config = config;
   impl->where = where;
@@ -303,9 +307,11 @@ Result<GlmConfig> Checkpoint::synthetic_config(std::string_view specification) {
 }
 
 Result<Checkpoint> Checkpoint::synthetic(std::string_view specification, uint64_t seed, int threads,
-                                         const LoadProgress& progress, const CancelToken& cancel) {
+                                         const Topology& topology, const LoadProgress& progress,
+                                         const CancelToken& cancel) {
   LS_TRY(const GlmConfig config, parse_specification(specification));
-  return synthetic_from_config(config, std::string(specification), seed, threads, progress, cancel);
+  return synthetic_from_config(config, std::string(specification), seed, threads, topology,
+                               progress, cancel);
 }
 
 }  // namespace longshore

@@ -52,7 +52,7 @@ Result<Checkpoint::Verification> Checkpoint::verify(const LoadProgress& progress
     first = std::min(first.value_or(place), place);
     return {};
   };
-  LS_TRY_VOID(for_each_piece(cut(sizes, kPiece), available_cpus(), progress, cancel,
+  LS_TRY_VOID(for_each_piece(cut(sizes, kPiece), available_cpus(), one_node({0}), progress, cancel,
                              "verifying the model", scan));
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (first_bad[i]) verification.problems.push_back(not_finite(tensors[i], *first_bad[i]));

@@ -27,6 +27,7 @@ struct Flags {
   bench::OffloadBenchOptions offload;
   bench::GrammarBenchOptions grammar;
   std::string only;
+  bool operations = false;
   bool as_json = false;
 };
 
@@ -114,6 +115,21 @@ Result<void> check_length(const Flags& flags, const session::LoadOptions& option
               flags.bench.context, tokens, config.max_positions);
 }
 
+Result<void> time_operations(const Flags& flags, session::LoadOptions& options,
+                             bench::OperationTimes& times) {
+  if (flags.name != "decode" || options.device != "cpu" ||
+      options.precision != session::Precision::kProduction) {
+    return fail(ErrorKind::kUsage,
+                "--operations is for bench decode with --device cpu and --precision production");
+  }
+  ThreadPool one(1);
+  LS_TRY_VOID(kernels::make_cpu_backend(one, options.cpu_isa));  // its refusal is an error here
+  options.backend = [isa = options.cpu_isa, &times](ThreadPool& pool) {
+    return bench::make_timed_backend(std::move(*kernels::make_cpu_backend(pool, isa)), times);
+  };
+  return {};
+}
+
 Result<void> run(const Flags& flags) {
   if (flags.name == "cpu-expert") return run_experts(flags);
   if (flags.name == "policy") return run_policy(flags);
@@ -133,10 +149,15 @@ Result<void> run(const Flags& flags) {
     LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool, interrupt_token()));
     ceilings.fma_gflops = bench::fma_gflops(pool);
   }
+  bench::OperationTimes times;
+  if (flags.operations) LS_TRY_VOID(time_operations(flags, options, times));
   bench::reset_peak_memory();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
-  const auto measure = flags.name == "decode" ? bench::decode_bench : bench::prefill_bench;
-  LS_TRY(const bench::Report report, measure(*loaded, flags.bench, ceilings, interrupt_token()));
+  const CancelToken& cancel = interrupt_token();
+  LS_TRY(const bench::Report report,
+         flags.name == "decode" ? bench::decode_bench(*loaded, flags.bench, ceilings,
+                                                      flags.operations ? &times : nullptr, cancel)
+                                : bench::prefill_bench(*loaded, flags.bench, ceilings, cancel));
   print(report, flags.as_json);
   return {};
 }
@@ -203,6 +224,8 @@ Run add_bench(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--dump", flags->grammar.dump,
                      "grammar: write vocabulary, schemas and tokens there, for other programs");
+  command.add_flag("--operations", flags->operations,
+                   "decode: a row per operation of the CPU's, its time and what it reads");
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -92,6 +92,10 @@ void ModelFlags::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "threads that compute; 0: all CPUs")
       ->capture_default_str();
   command
+      .add_option("--numa", numa,
+                  "auto: with several memory nodes, weights lie where they are computed; off")
+      ->capture_default_str();
+  command
       .add_option("--context-length", context_length,
                   "tokens of prompt and answer; 0: the model's, at most 32768")
       ->capture_default_str();
@@ -106,6 +110,8 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   LS_TRY_VOID(session::cuda_ordinal(device));
   if (threads < 0 || threads > 1024)
     return fail(ErrorKind::kUsage, "--threads {}: use 0 to 1024", threads);
+  if (numa != "auto" && numa != "off")
+    return fail(ErrorKind::kUsage, "--numa {}: use auto or off", numa);
   if (chunk < 1 || chunk > 65536)
     return fail(ErrorKind::kUsage, "--chunked-prefill-size {}: use 1 to 65536", chunk);
   session::LoadOptions options;
@@ -143,6 +149,7 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   options.offload_group = offload_group;
   options.cpu_isa = cpu_isa;
   options.threads = threads;
+  options.numa = numa == "auto";
   options.context_length = context_length;
   options.chunk = chunk;
   return options;

@@ -19,8 +19,8 @@
 
 namespace longshore::cli {
 
-// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --context-length,
-// --chunked-prefill-size.
+// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --numa,
+// --context-length, --chunked-prefill-size.
 struct ModelFlags {
   std::string model;
   std::string synthetic;
@@ -34,6 +34,7 @@ struct ModelFlags {
   std::string moe_config_folder;
   std::string cpu_isa = "auto";
   int threads = 0;
+  std::string numa = "auto";
   int64_t context_length = 0;
   int64_t chunk = 512;
 

@@ -48,9 +48,11 @@ Result<std::unique_ptr<kernels::Backend>> make_backend(const LoadOptions& option
 }
 
 Result<Checkpoint> open_checkpoint(const LoadOptions& options, int threads,
-                                   const LoadProgress& progress, const CancelToken& cancel) {
+                                   const Topology& topology, const LoadProgress& progress,
+                                   const CancelToken& cancel) {
   if (options.synthetic.empty()) return Checkpoint::open(options.model);
-  return Checkpoint::synthetic(options.synthetic, options.seed, threads, progress, cancel);
+  return Checkpoint::synthetic(options.synthetic, options.seed, threads, topology, progress,
+                               cancel);
 }
 
 Result<int64_t> choose_context(const LoadOptions& options, const GlmConfig& config) {
@@ -110,7 +112,7 @@ Result<int64_t> expert_budget(const LoadedModel& loaded, const model::StepLimits
 // Experts that are fetched come out of locked memory of the process's own.
 Result<void> prepare_wire(LoadedModel& loaded, int threads, const LoadProgress& progress,
                           const CancelToken& cancel) {
-  LS_TRY_VOID(loaded.checkpoint->read_into_memory(threads, progress, cancel));
+  LS_TRY_VOID(loaded.checkpoint->read_into_memory(threads, loaded.topology, progress, cancel));
   LS_TRY(loaded.cpu_backend, kernels::make_cpu_backend(*loaded.pool, loaded.options.cpu_isa));
   for (const std::span<const std::byte> range : loaded.checkpoint->memory()) {
     const auto locked =
@@ -135,9 +137,15 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
   kernels::Backend& backend = *loaded.backend;
   const bool host = backend.memory().host();
   const auto read_ahead = [&]() -> Result<void> {
-    return options.synthetic.empty() ? checkpoint.prefault(threads, progress, cancel)
-                                     : Result<void>();
+    if (!options.synthetic.empty()) return {};
+    return checkpoint.prefault(threads, progress, cancel);
   };
+  // Pages of a mapped file lie where whoever read them first ran: with several nodes the weights
+  // are read to where they are computed, before anything points at them.
+  const bool placed = host && loaded.pool->nodes() > 1 && options.synthetic.empty();
+  if (placed) {
+    LS_TRY_VOID(loaded.checkpoint->read_into_memory(threads, loaded.topology, progress, cancel));
+  }
   offload::StoreOptions offload;
   offload.group = options.offload_group;
   if (host && (options.gpu_expert_gib || options.offload_group.on())) {
@@ -173,7 +181,7 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
                                           model::draft_options(offload, config)));
   }
   loaded.layout = model::KvLayout::of(checkpoint.config(), backend, options.with_mtp);
-  return host ? read_ahead() : Result<void>();
+  return host && !placed ? read_ahead() : Result<void>();
 }
 
 Result<void> start_recording(LoadedModel& loaded) {
@@ -212,8 +220,12 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   auto loaded = std::make_unique<LoadedModel>();
   loaded->options = options;
   const int threads = options.threads > 0 ? options.threads : available_cpus();
-  loaded->pool = std::make_unique<ThreadPool>(threads, /*pin=*/true);
-  LS_TRY(Checkpoint checkpoint, open_checkpoint(options, threads, progress, cancel));
+  if (options.numa) loaded->topology = options.topology ? *options.topology : machine_topology();
+  loaded->pool = loaded->topology.size() > 1
+                     ? std::make_unique<ThreadPool>(threads, loaded->topology)
+                     : std::make_unique<ThreadPool>(threads, /*pin=*/true);
+  LS_TRY(Checkpoint checkpoint,
+         open_checkpoint(options, threads, loaded->topology, progress, cancel));
   loaded->checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
   const GlmConfig& config = loaded->checkpoint->config();
   // All faults of the layout from the headers alone, before anything is read.

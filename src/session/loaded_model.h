@@ -41,6 +41,8 @@ struct LoadOptions {
   offload::GroupOptions offload_group;  // on: whole layers stream instead
   std::string record_routing;           // a file for bench policy; empty: none
   int threads = 0;                      // 0: all CPUs of this process
+  bool numa = true;                     // with several nodes, place weights where they are computed
+  std::optional<Topology> topology;     // tests: instead of the machine's
   int64_t context_length = 0;           // 0: the model's, at most kDefaultContext
   int64_t chunk = 512;                  // prefill tokens of one step
   int64_t max_running = 16;             // sequences of one step
@@ -73,6 +75,7 @@ class LoadedModel {
                                                    const CancelToken& cancel);
 
   LoadOptions options;
+  Topology topology = one_node({0});  // one node where weights are not placed by node
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<kernels::Backend> backend;

@@ -77,5 +77,55 @@ TEST(ThreadPool, LoopsOfFewPiecesMixWithLargeOnes) {
   }
 }
 
+TEST(ThreadPool, PiecesOfNodesCrossNoBoundAndComeOnce) {
+  for (int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads, Topology{{{0}, {1}, {0}}});
+    ASSERT_EQ(pool.nodes(), std::min(threads, 3));
+    std::vector<int64_t> bounds{0, 500, 500, 1003};
+    bounds.resize(static_cast<size_t>(pool.nodes()) + 1);
+    std::vector<int> visits(static_cast<size_t>(bounds.back()), 0);
+    for (int round = 1; round <= 20; ++round) {
+      pool.parallel_for_nodes(bounds, 7, [&](int64_t begin, int64_t end, int) {
+        for (size_t n = 0; pool.nodes() > 1 && n < bounds.size(); ++n)
+          EXPECT_FALSE(begin < bounds[n] && bounds[n] < end);
+        for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+      });
+    }
+    for (int visit : visits) ASSERT_EQ(visit, 20);
+  }
+}
+
+// All workers are held inside their first piece, so none can have run out of its own node's.
+TEST(ThreadPool, WorkersBeginWithTheirOwnNodesPieces) {
+  constexpr int kThreads = 6;
+  ThreadPool pool(kThreads, Topology{{{0}, {1}}});
+  const std::vector<int64_t> bounds{0, 100, 200};
+  std::atomic<int> entered{0};
+  std::vector<int64_t> first(kThreads, -1);
+  std::vector<int> home(kThreads, -1);
+  pool.parallel_for_nodes(bounds, 1, [&](int64_t begin, int64_t, int worker) {
+    const auto w = static_cast<size_t>(worker);
+    if (first[w] >= 0) return;
+    first[w] = begin;
+    home[w] = pool.node_of(worker);
+    entered.fetch_add(1);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (entered.load() < kThreads && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::yield();
+  });
+  for (size_t w = 1; w < kThreads; ++w) {
+    EXPECT_EQ(home[w], static_cast<int>(w % 2));
+    EXPECT_EQ(first[w] >= 100 ? 1 : 0, home[w]) << "worker " << w;
+  }
+}
+
+TEST(ThreadPool, AWorkerHelpsOtherNodesWhenItsOwnIsDone) {
+  ThreadPool pool(4, Topology{{{0}, {1}}});
+  const std::vector<int64_t> bounds{0, 0, 100};
+  std::atomic<int> done{0};
+  pool.parallel_for_nodes(bounds, 1, [&](int64_t, int64_t, int) { done.fetch_add(1); });
+  EXPECT_EQ(done.load(), 100);
+}
+
 }  // namespace
 }  // namespace longshore

@@ -18,8 +18,8 @@ GlmConfig small_config() {
 }
 
 Result<Checkpoint> make(uint64_t seed, int threads) {
-  return Checkpoint::synthetic_from_config(small_config(), "small", seed, threads, {},
-                                           CancelToken());
+  return Checkpoint::synthetic_from_config(small_config(), "small", seed, threads, one_node({0}),
+                                           {}, CancelToken());
 }
 
 // Source: the E4M3 format of "FP8 Formats for Deep Learning" (Micikevicius et al., 2022).
@@ -45,7 +45,7 @@ TEST(Synthetic, VerifyReadsToTheLastElementOfLargeTensors) {
   GlmConfig config = small_config();
   config.vocab_size = 100'000;
   const auto checkpoint =
-      Checkpoint::synthetic_from_config(config, "large", 1, 2, {}, CancelToken());
+      Checkpoint::synthetic_from_config(config, "large", 1, 2, one_node({0}), {}, CancelToken());
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const TensorInfo* head = checkpoint->find("lm_head.weight");
   ASSERT_EQ(head->bytes, 100'000 * 128 * 2);
@@ -111,21 +111,23 @@ TEST(Synthetic, RefusesSpecificationsThatItDoesNotUnderstand) {
         "glm-5.2:dense=1,moe=1", "glm-5.1:dense=99999999999999999999,moe=1",
         "glm-5.1:dense=1,x=1"}) {
     SCOPED_TRACE(text);
-    expect_error(Checkpoint::synthetic(text, 1, 1, {}, CancelToken()), ErrorKind::kUsage,
-                 {"dense=D,moe=M"});
+    expect_error(Checkpoint::synthetic(text, 1, 1, one_node({0}), {}, CancelToken()),
+                 ErrorKind::kUsage, {"dense=D,moe=M"});
   }
 }
 
 TEST(Synthetic, RefusesMoreThanTheMemoryBeforeTakingIt) {
-  expect_error(Checkpoint::synthetic("glm-5.1:dense=3,moe=1000", 1, 1, {}, CancelToken()),
-               ErrorKind::kMemory, {"GB", "fewer layers"});
+  expect_error(
+      Checkpoint::synthetic("glm-5.1:dense=3,moe=1000", 1, 1, one_node({0}), {}, CancelToken()),
+      ErrorKind::kMemory, {"GB", "fewer layers"});
 }
 
 TEST(Synthetic, CanBeCancelled) {
   CancelToken cancel;
   cancel.cancel();
-  expect_error(Checkpoint::synthetic_from_config(small_config(), "small", 1, 1, {}, cancel),
-               ErrorKind::kCancelled, {});
+  expect_error(
+      Checkpoint::synthetic_from_config(small_config(), "small", 1, 1, one_node({0}), {}, cancel),
+      ErrorKind::kCancelled, {});
 }
 
 }  // namespace

@@ -220,5 +220,17 @@ TEST(Bench, ReportsDecodeAgainstTheCeilings) {
   EXPECT_THAT(keys(report["rows"][0]), ElementsAre("case", "value", "unit", "bound", "ratio"));
 }
 
+TEST(Bench, TellsWhereATokensTimeGoes) {
+  const Finished run =
+      longshore({"bench", "decode", kNano, "--operations", "--context", "16", "--tokens", "2"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  for (const char* row : {"experts (4 calls)", "sparse_mla (5 calls)",
+                          "linear 4096 x 256 BF16 (1 calls)", "its weights", "between operations"})
+    EXPECT_THAT(run.out, HasSubstr(row));
+  const Finished refused = longshore({"bench", "prefill", kNano, "--operations"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--operations"));
+}
+
 }  // namespace
 }  // namespace longshore

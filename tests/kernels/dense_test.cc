@@ -183,6 +183,11 @@ TEST_P(Dense, LinearDoesNotDependOnThreads) {
     with(one)->linear({.x = x.view(), .w = w.view(), .y = y.view()});
     with(five)->linear({.x = x.view(), .w = w.view(), .y = z.view()});
     EXPECT_EQ(y.values(), z.values());
+    if (is_reference() || is_cuda()) continue;
+    ThreadPool nodes(5, Topology{{{0}, {1}, {0}}});
+    Matrix placed(DType::kF32, tokens, 333);
+    with(nodes)->linear({.x = x.view(), .w = w.view(), .y = placed.view()});
+    EXPECT_EQ(y.values(), placed.values()) << "on three memory nodes";
   }
 }
 

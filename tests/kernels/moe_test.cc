@@ -144,6 +144,7 @@ class Experts : public BackendTest {
     Doubles expected = y.values();
     add_expected(c, stack, x, ids, weights, expected);
     Matrix alone = y;
+    const Matrix before = y;
     ExpertsParams params{.x = x.view(),
                          .ids = ids.data(),
                          .weights = weights.data(),
@@ -162,6 +163,12 @@ class Experts : public BackendTest {
     params.y = alone.view();
     with(five)->experts(params);
     EXPECT_EQ(alone.values(), y.values()) << "depends on threads";
+    if (is_reference() || is_cuda()) return;
+    ThreadPool nodes(5, Topology{{{0}, {1}, {0}}});
+    Matrix placed = before;
+    params.y = placed.view();
+    with(nodes)->experts(params);
+    EXPECT_EQ(placed.values(), y.values()) << "depends on memory nodes";
   }
 };
 INSTANTIATE_TEST_SUITE_P(Backends, Experts, kAllBackends,

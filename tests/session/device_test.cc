@@ -61,6 +61,26 @@ TEST(DeviceSession, GivesTheHostsTextWithoutAnUpload) {
   EXPECT_EQ(device->memory().uploads, uploads);
 }
 
+TEST(NodeSession, GivesTheSameTextWithWeightsPlacedOnTwoNodes) {
+  LoadOptions options;
+  options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+  options.threads = 3;
+  options.context_length = 256;
+  options.chunk = 64;
+  options.cpu_isa = "generic";
+  options.topology = Topology{{{0}, {1}}};
+  const auto placed = LoadedModel::load(options, {}, CancelToken());
+  options.numa = false;
+  const auto whole = LoadedModel::load(options, {}, CancelToken());
+  ASSERT_TRUE(placed && whole);
+  EXPECT_EQ((*placed)->pool->nodes(), 2);
+  EXPECT_EQ((*whole)->pool->nodes(), 1);
+  const auto expected = complete(**whole, request_of(**whole), {}, CancelToken());
+  const auto actual = complete(**placed, request_of(**placed), {}, CancelToken());
+  ASSERT_TRUE(expected && actual);
+  EXPECT_EQ(expected->ids, actual->ids);
+}
+
 TEST(DeviceSession, AModelThatDoesNotFitIsRefusedWithTheNumbers) {
   FakeDevice* device = nullptr;
   const auto refused = load(&device, int64_t{16} << 20);

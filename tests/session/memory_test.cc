@@ -50,7 +50,7 @@ TEST(Memory, GeneratedWeightsAreHeldOnce) {
   ASSERT_TRUE(config) << config.error().message;
   const int64_t before = anonymous_bytes();
   const auto checkpoint = Checkpoint::synthetic_from_config(
-      *config, "nano", 1, 1, [](int64_t, int64_t) {}, CancelToken());
+      *config, "nano", 1, 1, one_node({0}), [](int64_t, int64_t) {}, CancelToken());
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const int64_t total = checkpoint->total_bytes();
   const int64_t generated = anonymous_bytes();

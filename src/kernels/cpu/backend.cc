@@ -164,19 +164,18 @@ void CpuBackend::linear(const LinearParams& p) {
   const StoreMode mode = p.accumulate ? StoreMode::kAddF32 : store_mode(p.y.dtype);
 
   const int64_t height = tile_rows(tokens);
-  const int64_t tiles = ceil_div(p.w.out, height);
-  const int64_t blocks = ceil_div(tokens, kTokenBlock);
   const int64_t work = height * p.w.in * std::min(tokens, kTokenBlock);
-  pool_.parallel_for(tiles * blocks, grain_of(work), [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t row = item % tiles * height;
-      const int64_t rows = std::min(height, p.w.out - row);
-      const int64_t first = item / tiles * kTokenBlock;
-      const void* next = row + rows < p.w.out ? p.w.row(row + rows) : nullptr;
-      run_tile(workers_[static_cast<size_t>(worker)], weight_tile(p.w, row, rows, next), inputs,
-               p.y.slice_cols(row, rows), first, std::min(kTokenBlock, tokens - first), mode);
-    }
-  });
+  const RowItems items(pool_, p.w.out, height, ceil_div(tokens, kTokenBlock));
+  pool_.parallel_for_nodes(
+      items.bounds(), grain_of(work), [&](int64_t begin, int64_t end, int worker) {
+        for (int64_t i = begin; i < end; ++i) {
+          const auto [row, rows, block] = items.at(i);
+          const int64_t first = block * kTokenBlock;
+          const void* next = row + rows < p.w.out ? p.w.row(row + rows) : nullptr;
+          run_tile(workers_[static_cast<size_t>(worker)], weight_tile(p.w, row, rows, next), inputs,
+                   p.y.slice_cols(row, rows), first, std::min(kTokenBlock, tokens - first), mode);
+        }
+      });
 }
 
 // inputs_ holds the rows of x.
@@ -192,14 +191,13 @@ void CpuBackend::linear_panels(const LinearParams& p) {
   const auto panels = static_cast<int64_t>(panel_spans_.size());
   const int64_t blocks = ceil_div(panels, kPanelBlock);
   const int64_t height = kTileRows * (panels >= kManyPanels ? kMostTiles : 1);
-  const int64_t parts = ceil_div(p.w.out, height);
-  pool_.parallel_for(parts * blocks, 1, [&](int64_t begin, int64_t end, int w) {
+  const RowItems items(pool_, p.w.out, height, blocks);
+  pool_.parallel_for_nodes(items.bounds(), 1, [&](int64_t begin, int64_t end, int w) {
     Worker& worker = workers_[static_cast<size_t>(w)];
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t row = item % parts * height;
-      const int64_t rows = std::min(height, p.w.out - row);
-      const int64_t first = panels * (item / parts) / blocks;
-      const int64_t count = panels * (item / parts + 1) / blocks - first;
+    for (int64_t i = begin; i < end; ++i) {
+      const auto [row, rows, block] = items.at(i);
+      const int64_t first = panels * block / blocks;
+      const int64_t count = panels * (block + 1) / blocks - first;
       Tile tiles[kMostTiles];
       const void* next = row + rows < p.w.out ? p.w.row(row + rows) : nullptr;
       const int64_t number = weight_tiles(p.w, row, rows, next, tiles);

@@ -100,11 +100,13 @@ class CpuBackend final : public Backend {
   void linear_panels(const LinearParams& params);
 
   void sort_routes(const ExpertsParams& params);
-  // Fills items_ and panel_spans_ with rows [row_begin, row_end) of experts [begin, end). An expert
-  // of many routes takes panels if its weights agree with `form`, which is that of the first such
-  // expert.
+  // Fills items_, item_bounds_ and panel_spans_ with rows [row_begin, row_end) of experts [begin,
+  // end). An expert of many routes takes panels if its weights agree with `form`, which is that of
+  // the first such expert.
   void plan_experts(const ExpertsParams& params, int32_t begin, int32_t end, bool down,
                     int64_t row_begin, int64_t row_end);
+  [[nodiscard]] int64_t plan_panels(const ExpertsParams& params, int32_t expert, bool down);
+  void plan_rows(int32_t expert, int64_t panel, bool down, int64_t row_begin, int64_t row_end);
   [[nodiscard]] int32_t expert_slab(const ExpertsParams& params, int32_t begin) const;
   void expert_hidden(const ExpertsParams& params, uint16_t* hidden, int64_t width);
   void expert_hidden_slab(const ExpertsParams& params, uint16_t* hidden, int64_t width);
@@ -131,9 +133,11 @@ class CpuBackend final : public Backend {
   std::vector<const void*> sources_;
   PreparedInputs inputs_;
 
-  std::vector<int64_t> expert_start_;  // [num_experts + 1] into routes_
-  std::vector<int64_t> routes_;        // routes in order of their expert
-  std::vector<ExpertItem> items_;
+  std::vector<int64_t> expert_start_;   // [num_experts + 1] into routes_
+  std::vector<int64_t> routes_;         // routes in order of their expert
+  std::vector<ExpertItem> items_;       // by node of the rows' memory
+  std::vector<int64_t> item_bounds_;    // [nodes + 1] into items_
+  std::vector<int64_t> expert_panels_;  // of plan_experts: an expert's first panel or -1
   std::vector<PanelSpan> panel_spans_;
   InputForm panel_form_;
   Panels panels_;

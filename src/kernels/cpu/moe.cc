@@ -40,34 +40,57 @@ void CpuBackend::plan_experts(const ExpertsParams& p, int32_t begin, int32_t end
                               int64_t row_begin, int64_t row_end) {
   items_.clear();
   panel_spans_.clear();
-  for (int32_t e = begin; e < end; ++e) {
-    const int64_t start = expert_start_[static_cast<size_t>(e)];
-    const int64_t routes = expert_start_[static_cast<size_t>(e) + 1] - start;
-    if (routes == 0) continue;
-    const ExpertView& expert = p.experts[e];
-    const WeightView& w = down ? expert.down : expert.gate;
-    const InputForm form = input_form(table_, w);
-    if (panel_spans_.empty()) panel_form_ = form;
-    const bool panels = use_panels(table_, w, routes) && form == panel_form_ &&
-                        (down || form == input_form(table_, expert.up));
-    const auto panel = static_cast<int64_t>(panel_spans_.size());
-    if (panels) append_panels(start, routes, panel_spans_);
-    int64_t height = panels ? kTileRows : tile_rows(routes);
-    // Gate and up share a product.
-    if (panels && routes >= kManyPanels * kPanelInputs)
-      height *= down ? kMostTiles : kMostTiles / 2;
-    // Blocks of the same number of inputs, so that the last one is not worth less than its weights'
-    // reading.
-    const int64_t unit = panels ? kPanelInputs : 1;
-    const int64_t units = ceil_div(routes, unit);
-    const int64_t blocks = ceil_div(units, panels ? kPanelBlock : kTokenBlock);
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = units * block / blocks * unit;
-      const int64_t count = std::min(units * (block + 1) / blocks * unit, routes) - first;
-      for (int64_t row = row_begin; row < row_end; row += height) {
-        items_.push_back({e, static_cast<int32_t>(std::min(height, row_end - row)), row,
-                          start + first, count, panels ? panel + first / kPanelInputs : -1});
-      }
+  expert_panels_.clear();
+  for (int32_t e = begin; e < end; ++e) expert_panels_.push_back(plan_panels(p, e, down));
+  const WeightView& shape = down ? p.shape.down : p.shape.gate;
+  item_bounds_.assign(1, 0);
+  for (int node = 0; node < pool_.nodes(); ++node) {
+    const int64_t first = std::max(row_bound(shape.out, node, pool_.nodes()), row_begin);
+    const int64_t last = std::min(row_bound(shape.out, node + 1, pool_.nodes()), row_end);
+    for (int32_t e = begin; e < end && first < last; ++e) {
+      plan_rows(e, expert_panels_[static_cast<size_t>(e - begin)], down, first, last);
+    }
+    item_bounds_.push_back(static_cast<int64_t>(items_.size()));
+  }
+}
+
+// The first panel of the expert's routes in panel_spans_, or -1.
+int64_t CpuBackend::plan_panels(const ExpertsParams& p, int32_t e, bool down) {
+  const int64_t start = expert_start_[static_cast<size_t>(e)];
+  const int64_t routes = expert_start_[static_cast<size_t>(e) + 1] - start;
+  if (routes == 0) return -1;
+  const ExpertView& expert = p.experts[e];
+  const WeightView& w = down ? expert.down : expert.gate;
+  const InputForm form = input_form(table_, w);
+  if (panel_spans_.empty()) panel_form_ = form;
+  const bool panels = use_panels(table_, w, routes) && form == panel_form_ &&
+                      (down || form == input_form(table_, expert.up));
+  if (!panels) return -1;
+  const auto panel = static_cast<int64_t>(panel_spans_.size());
+  append_panels(start, routes, panel_spans_);
+  return panel;
+}
+
+void CpuBackend::plan_rows(int32_t e, int64_t panel, bool down, int64_t row_begin,
+                           int64_t row_end) {
+  const int64_t start = expert_start_[static_cast<size_t>(e)];
+  const int64_t routes = expert_start_[static_cast<size_t>(e) + 1] - start;
+  if (routes == 0) return;
+  const bool panels = panel >= 0;
+  int64_t height = panels ? kTileRows : tile_rows(routes);
+  // Gate and up share a product.
+  if (panels && routes >= kManyPanels * kPanelInputs) height *= down ? kMostTiles : kMostTiles / 2;
+  // Blocks of the same number of inputs, so that the last one is not worth less than its weights'
+  // reading.
+  const int64_t unit = panels ? kPanelInputs : 1;
+  const int64_t units = ceil_div(routes, unit);
+  const int64_t blocks = ceil_div(units, panels ? kPanelBlock : kTokenBlock);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = units * block / blocks * unit;
+    const int64_t count = std::min(units * (block + 1) / blocks * unit, routes) - first;
+    for (int64_t row = row_begin; row < row_end; row += height) {
+      items_.push_back({e, static_cast<int32_t>(std::min(height, row_end - row)), row,
+                        start + first, count, panels ? panel + first / kPanelInputs : -1});
     }
   }
 }
@@ -109,13 +132,12 @@ void CpuBackend::expert_hidden_slab(const ExpertsParams& p, uint16_t* hidden, in
     panels_.pack(pool_, table_, panel_form_, p.x.cols, panel_spans_,
                  [&](int64_t i) { return rows[routes_[static_cast<size_t>(i)] / p.top_k]; });
   }
-  const auto count = static_cast<int64_t>(items_.size());
-  pool_.parallel_for(count, grain_of(p.x.cols * kShortTile),
-                     [&](int64_t begin, int64_t end, int w) {
-                       for (int64_t i = begin; i < end; ++i) {
-                         expert_gate_up(p, i, workers_[static_cast<size_t>(w)], hidden, width);
-                       }
-                     });
+  pool_.parallel_for_nodes(
+      item_bounds_, grain_of(p.x.cols * kShortTile), [&](int64_t begin, int64_t end, int w) {
+        for (int64_t i = begin; i < end; ++i) {
+          expert_gate_up(p, i, workers_[static_cast<size_t>(w)], hidden, width);
+        }
+      });
 }
 
 void CpuBackend::expert_gate_up(const ExpertsParams& p, int64_t index, Worker& worker,
@@ -181,8 +203,8 @@ void CpuBackend::expert_down(const ExpertsParams& p, float* routed, int64_t colu
                  [&](int64_t i) { return rows[i]; });
   }
   const auto count = static_cast<int64_t>(items_.size());
-  pool_.parallel_for(
-      count, grain_of(p.x.cols * kShortTile), [&](int64_t begin, int64_t end, int w) {
+  pool_.parallel_for_nodes(
+      item_bounds_, grain_of(p.x.cols * kShortTile), [&](int64_t begin, int64_t end, int w) {
         Worker& worker = workers_[static_cast<size_t>(w)];
         for (int64_t i = begin; i < end; ++i) {
           const ExpertItem& item = items_[static_cast<size_t>(i)];

@@ -51,6 +51,27 @@ int64_t weight_tiles(const WeightView& w, int64_t first, int64_t count, const vo
   return number;
 }
 
+RowItems::RowItems(const ThreadPool& pool, int64_t rows, int64_t height, int64_t blocks)
+    : height_(height), bounds_{0} {
+  for (int node = 0; node <= pool.nodes(); ++node) {
+    row_bounds_.push_back(row_bound(rows, node, pool.nodes()));
+    if (node == 0) continue;
+    const int64_t here = row_bounds_.back() - row_bounds_[static_cast<size_t>(node) - 1];
+    bounds_.push_back(bounds_.back() + ceil_div(here, height) * blocks);
+  }
+}
+
+RowItems::Item RowItems::at(int64_t item) const {
+  size_t node = 0;
+  while (item >= bounds_[node + 1]) ++node;
+  const int64_t first = row_bounds_[node];
+  const int64_t end = row_bounds_[node + 1];
+  const int64_t tiles = ceil_div(end - first, height_);
+  item -= bounds_[node];
+  const int64_t row = first + item % tiles * height_;
+  return {row, std::min(height_, end - row), item / tiles};
+}
+
 InputForm input_form(const KernelTable& table, const WeightView& w) {
   const bool fp8 = w.dtype == DType::kF8E4M3;
   const bool ragged = fp8 && w.block_cols < w.in && w.block_cols % kInputPad != 0;

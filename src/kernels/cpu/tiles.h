@@ -45,6 +45,28 @@ constexpr int64_t kMinWork =
 int64_t weight_tiles(const WeightView& w, int64_t first, int64_t count, const void* next,
                      Tile* tiles);
 
+// The rows of a matrix in tiles of `height`, times `blocks` of inputs: items in the order in which
+// they are computed, by node of the rows' memory, then by block, then by row. No tile crosses
+// nodes.
+class RowItems {
+ public:
+  RowItems(const ThreadPool& pool, int64_t rows, int64_t height, int64_t blocks);
+
+  struct Item {
+    int64_t row;
+    int64_t rows;
+    int64_t block;
+  };
+  // For ThreadPool::parallel_for_nodes.
+  [[nodiscard]] const std::vector<int64_t>& bounds() const { return bounds_; }
+  [[nodiscard]] Item at(int64_t item) const;
+
+ private:
+  int64_t height_;
+  std::vector<int64_t> bounds_;      // [nodes + 1] items
+  std::vector<int64_t> row_bounds_;  // [nodes + 1]
+};
+
 // How a weight wants its inputs.
 struct InputForm {
   InputKind kind = InputKind::kF32;
