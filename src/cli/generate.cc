@@ -98,18 +98,15 @@ Result<text::OutputFormat> read_format(const Flags& flags) {
   return format;
 }
 
-Result<void> constrain(const session::LoadedModel& loaded, const Flags& flags,
-                       text::OutputFormat format, bool starts_in_reasoning,
-                       session::CompletionRequest& request) {
-  if (!format.constrains()) return {};
+Result<session::SharedConstraint> constraint_of(const session::LoadedModel& loaded,
+                                                const Flags& flags, text::OutputFormat format,
+                                                bool starts_in_reasoning) {
+  if (!format.constrains()) return nullptr;
   format.starts_in_reasoning = starts_in_reasoning;
   auto made = loaded.constraints->compile(format);
-  if (!made) {
-    return fail(ErrorKind::kUsage, "{}: {}", flags.schema.empty() ? flags.grammar : flags.schema,
-                made.error().message);
-  }
-  request.generation.constraint = std::move(*made);
-  return {};
+  if (made) return std::move(*made);
+  return fail(ErrorKind::kUsage, "{}: {}", flags.schema.empty() ? flags.grammar : flags.schema,
+              made.error().message);
 }
 
 Result<session::CompletionRequest> make_request(const session::LoadedModel& loaded,
@@ -126,13 +123,14 @@ Result<session::CompletionRequest> make_request(const session::LoadedModel& load
   if (prompt.contains("prompt")) {
     LS_TRY(request.generation.prompt,
            loaded.tokenizer->encode(prompt["prompt"].get<std::string>()));
-    LS_TRY_VOID(constrain(loaded, flags, format, /*starts_in_reasoning=*/false, request));
+    LS_TRY(request.generation.constraint, constraint_of(loaded, flags, format, false));
     return request;
   }
   LS_TRY(const Json variables, session::template_variables(line.request));
   LS_TRY(const session::RenderedPrompt rendered, session::render_chat(loaded, variables));
   request.generation.prompt = rendered.ids;
-  LS_TRY_VOID(constrain(loaded, flags, format, rendered.starts_in_reasoning, request));
+  LS_TRY(request.generation.constraint,
+         constraint_of(loaded, flags, format, rendered.starts_in_reasoning));
   return request;
 }
 
@@ -196,6 +194,8 @@ Result<void> run(const Flags& flags) {
         "generate needs a tokenizer, which --synthetic weights lack: use `longshore bench`");
   }
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
+  // A fault of the format is no prompt's.
+  LS_TRY_VOID(constraint_of(*loaded, flags, format, false));
   const bool stream = flags.file.empty() && !flags.as_json && flags.output.empty();
   ItemProgress bar("generating");
   std::vector<session::Job> jobs;

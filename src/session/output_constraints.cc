@@ -138,7 +138,7 @@ tl::expected<SharedConstraint, text::FormatFault> OutputConstraints::compile(
   auto automaton = text::Automaton::compile(*grammar);
   if (!automaton) {
     const char* part = format.schema ? "schema" : format.gbnf ? "grammar" : "tools";
-    return tl::unexpected(text::FormatFault{part, "#: " + automaton.error().message});
+    return tl::unexpected(text::FormatFault{part, automaton.error().message});
   }
   SharedConstraint made = make_constraint(std::move(*automaton), vocabulary());
   keep(std::move(key), made);

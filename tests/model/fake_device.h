@@ -7,6 +7,7 @@
 // operations.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -170,8 +171,9 @@ class FakeDevice final : public kernels::Backend {
   FakeMemory memory_;  // outlives inner_
   FakeTransfers transfers_{*this};
   std::unique_ptr<kernels::Backend> inner_;
-  int64_t operations_ = 0;
-  int64_t fail_at_ = -1;
+  // A test sets the fault while the engine's thread works.
+  std::atomic<int64_t> operations_ = 0;
+  std::atomic<int64_t> fail_at_ = -1;
   std::optional<Error> fault_;
 };
 

@@ -98,10 +98,10 @@ TEST_F(Streams, ASlowReaderHoldsNobodyUpAndIsCut) {
 }
 
 TEST_F(Streams, CommentsKeepALongPrefillAlive) {
-  options.keep_alive = 0.02;
+  options.keep_alive = 0.005;
   start();
   std::string words;
-  for (int i = 0; i < 400; ++i) words += " seven plus nine";
+  for (int i = 0; i < 150; ++i) words += " seven plus nine";
   const Json body = {{"model", "glm-nano"},
                      {"stream", true},
                      {"max_tokens", 2},
@@ -169,10 +169,10 @@ TEST_F(Streams, DrainingFinishesWhatWasAccepted) {
   idle_client.send(get("/health"));
   EXPECT_EQ(idle_client.reply().status, 200);
   Client streaming(port());
-  streaming.send(chat_request(120, true));
+  streaming.send(chat_request(200, true));
   ASSERT_TRUE(streaming.wait_for("\"content\""));
   Client waiting(port());
-  waiting.send(chat_request(120, false));
+  waiting.send(chat_request(200, false));
   ASSERT_TRUE(eventually([&] { return server->counters().running == 2; }));
   auto stopped = std::async(std::launch::async, [&] { return server->stop(); });
   const Reply stream = streaming.reply();

@@ -156,6 +156,21 @@ TEST(OutputConstraints, WhatNoTokenCanSayEndsAsAnError) {
   EXPECT_THAT(made.error->message, testing::HasSubstr("allows no token after 1 tokens"));
 }
 
+// One request's grammar with too many readings ends that request and no other of the batch.
+TEST(OutputConstraints, TooManyReadingsEndTheirRequestAlone) {
+  CompletionRequest ambiguous =
+      request_for(gbnf_format("root ::= s\ns ::= [a-z] s [a-z] | s s | \"\""), 6);
+  ambiguous.generation.min_tokens = 300;  // it might end before it has many readings
+  const std::vector<Completion> made =
+      run({ambiguous, request_for(schema_format(), 7), request_for(schema_format(), 8)});
+  EXPECT_EQ(made[0].finish_reason, "error");
+  ASSERT_TRUE(made[0].error);
+  EXPECT_THAT(made[0].error->message, testing::HasSubstr("the grammar is too ambiguous"));
+  expect_person(made[1]);
+  expect_person(made[2]);
+  expect_person(run({request_for(schema_format(), 9)}).front());
+}
+
 TEST(OutputConstraints, DraftsAreMaskedAndTakenBack) {
   const auto made = nano().constraints->compile(gbnf_format("root ::= \"ab\" [0-9]{2} \"c\"?"));
   ASSERT_TRUE(made);

@@ -85,7 +85,8 @@ TEST(Gbnf, FaultsNameTheLine) {
            {"root ::= <think>", "tokens"},
            {"root ::= " + std::string(300, '('), "too deep"},
            {"root ::= \"\xFF\"", "UTF-8"},
-           {"root ::= root \"a\"", "no text at all"},
+           {"root ::= root \"a\"", "root: no text at all"},
+           {"root ::= \"x\" a\na ::= b \"y\"\nb ::= \"z\" b", "b: no text at all"},
            {"root ::= a{10000}\na ::= ((\"b\"{9000})){9000}", "too large"}}) {
     const auto made = try_gbnf(grammar);
     ASSERT_FALSE(made) << grammar;
@@ -509,7 +510,14 @@ TEST(Limits, AreNamed) {
           {R"({"items":[{}]})", "prefixItems"},
           {R"({"$defs":{"x":{"$ref":"#/nowhere"}}})",
            "#/$defs/x: $ref \"#/nowhere\" points nowhere"},
-          {R"({"type":"object","required":["a"],"additionalProperties":false})", "no text at all"},
+          {R"({"type":"object","required":["a"],"additionalProperties":false})",
+           "#: no text at all"},
+          {R"({"type":"object","required":["a"],"properties":{"b":true,"a":{"type":"array","minItems":1,
+             "items":{"type":"integer","minimum":5,"maximum":3}}}})",
+           "#/properties/a/items: no text at all"},
+          {R"({"properties":{"a":{"allOf":[{"type":"string"},{"type":"integer"}]}},"required":["a"]
+             ,"type":"object"})",
+           "#/properties/a: no text at all"},
           {R"({"type":"strin"})", "type \"strin\" is not known"},
           {R"({"$ref":"#/$defs/a","$defs":{"a":{"type":"object","properties":{"b":{"$ref":"#/$defs/a"}},"required":["b"]}}})",
            "no text at all"}}) {

@@ -121,7 +121,7 @@ Counts run(const std::string& file, const std::string& path, std::set<const Excl
     const auto automaton =
         grammar ? Automaton::compile(*grammar) : tl::unexpected<Error>(grammar.error());
     // A schema that nothing satisfies is refused as well.
-    const bool nothing = !automaton && automaton.error().message == "no text at all fits";
+    const bool nothing = !automaton && automaton.error().message.ends_with(": no text at all fits");
     for (const Json& test : group["tests"]) {
       const auto title = test["description"].get<std::string>();
       if (!automaton && !nothing) {

@@ -208,7 +208,7 @@ class AutomatonBuilder {
     LS_TRY_VOID(make_machines());
     const std::vector<bool> productive = closed_under(/*over_bytes=*/true);
     if (!productive[grammar_.root]) {
-      return fail(ErrorKind::kUsage, "no text at all fits");
+      return fail(ErrorKind::kUsage, "{}: no text at all fits", empty_place(productive));
     }
     for (const RuleId rule : order_) {
       Machine& machine = machines_[rule];
@@ -238,7 +238,9 @@ class AutomatonBuilder {
       if (done) order_.push_back(rule);
       if (done || known[rule] != 0) continue;
       known[rule] = 1;
-      LS_TRY(machines_[rule], machine_of(rule, edges));
+      auto machine = machine_of(rule, edges);
+      if (!machine) return too_large(rule);
+      machines_[rule] = std::move(*machine);
       work.emplace_back(rule, true);
       for (const Machine::State& state : machines_[rule].states) {
         edges += state.edges.size() + state.calls.size();
@@ -246,12 +248,36 @@ class AutomatonBuilder {
           if (call.rule != kNothing && known[call.rule] == 0) work.emplace_back(call.rule, false);
         }
       }
-      if (edges > kMaxGrammarEdges) {
-        return fail(ErrorKind::kUsage, "the grammar is too large: more than {} transitions",
-                    kMaxGrammarEdges);
-      }
+      if (edges > kMaxGrammarEdges) return too_large(rule);
     }
     return {};
+  }
+
+  [[nodiscard]] tl::unexpected<Error> too_large(RuleId rule) const {
+    return fail(ErrorKind::kUsage,
+                "{}: the grammar is too large: with this more than {} transitions",
+                grammar_.rules()[rule].name, kMaxGrammarEdges);
+  }
+
+  // Where to look for the reason that no text ends: down from the root as long as one rule alone
+  // is to blame. Schemas' rules are named by their paths, which tell more than others.
+  [[nodiscard]] std::string empty_place(const std::vector<bool>& productive) const {
+    RuleId rule = grammar_.root;
+    std::set<RuleId> seen;
+    std::string place = grammar_.rules()[rule].name;
+    while (seen.insert(rule).second) {
+      const std::string& name = grammar_.rules()[rule].name;
+      if (name.starts_with('#') || !place.starts_with('#')) place = name;
+      std::set<RuleId> empty;
+      for (const Machine::State& state : machines_[rule].states) {
+        for (const Machine::Call& call : state.calls) {
+          if (call.rule != kNothing && !productive[call.rule]) empty.insert(call.rule);
+        }
+      }
+      if (empty.size() != 1) break;
+      rule = *empty.begin();
+    }
+    return place;
   }
 
   Result<Machine> machine_of(RuleId id, size_t edges) {

@@ -24,7 +24,7 @@ class Automaton {
     uint32_t to;  // kNone: nothing comes after the call, so it returns to where this rule returns
   };
 
-  // kUsage: no text at all, or more than the limits below.
+  // kUsage: no text at all, or more than the limits below, with the name of the rule to look at.
   static Result<std::shared_ptr<const Automaton>> compile(const Grammar& grammar);
 
   // -- states; `count` is 0 but in counted strings --

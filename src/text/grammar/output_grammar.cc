@@ -55,7 +55,7 @@ class FormatWriter {
       : format_(format), is_added_(is_added), schemas_(format.tools) {}
 
   Made<Grammar> write() {
-    grammar_.root = grammar_.add_rule("root");
+    grammar_.root = grammar_.add_rule("#");
     std::vector<ExprId> parts;
     if (format_.starts_in_reasoning) parts.push_back(reasoning());
     auto answer = body();

@@ -58,7 +58,7 @@ Result<ExprId> SchemaCompiler::value(const Schemas& schemas) {
   for (const Json* schema : key) {
     if (*schema == false) return grammar_.never();
   }
-  const RuleId rule = grammar_.add_rule("value");
+  const RuleId rule = grammar_.add_rule(key.empty() ? "#" : document_->path_of(*schemas.front()));
   rules_.emplace(std::move(key), rule);
   put_off_.emplace_back(rule, schemas);
   return grammar_.call(rule);
@@ -418,7 +418,7 @@ Result<Grammar> schema_grammar(Json schema) {
   Grammar grammar;
   LS_TRY(auto document, SchemaDocument::load(std::move(schema)));
   SchemaCompiler compiler(document, grammar);
-  grammar.root = grammar.add_rule("root");
+  grammar.root = grammar.add_rule("#");
   LS_TRY(const ExprId root, compiler.value({&document->root()}));
   grammar.define(grammar.root, root);
   LS_TRY_VOID(compiler.finish());
