@@ -35,6 +35,7 @@ struct StoreReport {
   ExpertCounters counters;
   std::vector<uint8_t>
       resident;  // [layers, experts per layer] 1: in a slot of the device; empty without one
+  int64_t slots_used_at_most = 0;    // of the device's slots; 0 where all or none are on it
   double wire_bytes_per_second = 0;  // as decisions take it; 0: nothing is decided
   double cpu_bytes_per_second = 0;   // the same for experts of one token
 };

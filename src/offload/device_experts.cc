@@ -20,6 +20,7 @@ DeviceExperts::DeviceExperts(const HostExperts& experts, kernels::Backend& devic
       wire_(*device.transfers()),
       options_(options),
       slots_(options.slots, experts.size(), options.half_life),
+      asked_slots_(options.slots),
       costs_({.wire_bytes_per_second = 1, .cpu_seconds_one_token = 1}),
       ring_(static_cast<size_t>(options.ring)),
       free_blocks_(static_cast<size_t>(options.ring)),
@@ -144,6 +145,7 @@ void DeviceExperts::settle() {
 }
 
 void DeviceExperts::begin_step(int64_t tokens) {
+  if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (tokens <= options_.decode_tokens) return;
   wanted_.clear();
   drop_stale(-1);

@@ -11,6 +11,7 @@
 // thread that calls the backend.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -72,6 +73,8 @@ class DeviceExperts {
   void begin_step(int64_t tokens);
   // All of a step has been waited for: pins go, time goes on.
   void end_step();
+  // Uses at most so many of the slots that create() took, from the next step on. Any thread.
+  void limit_slots(int64_t slots) { asked_slots_.store(slots); }
 
   // Of the last call.
   [[nodiscard]] std::vector<Routed> routed() const { return routed_of(tokens_of_); }
@@ -135,6 +138,7 @@ class DeviceExperts {
   DeviceExpertsOptions options_;
   DeviceBank bank_;
   Slots slots_;
+  std::atomic<int64_t> asked_slots_;  // the limit of the next step
   Costs costs_;
   Costs::Start start_;
   ExpertCounters counters_;

@@ -136,6 +136,22 @@ void ExpertStore::end_step() {
   if (device_ != nullptr) device_->end_step();
 }
 
+Result<int64_t> ExpertStore::limit_slots(int64_t budget_bytes) {
+  if (device_ == nullptr) {
+    return fail(ErrorKind::kUsage,
+                "the experts are all in one place here, so no budget can be changed: start with "
+                "--gpu-expert-gib below what they need");
+  }
+  const int64_t block = DeviceBank::block_bytes(*experts_);
+  const int64_t slots = budget_bytes / block;
+  if (budget_bytes < 0 || slots > slots_) {
+    return fail(ErrorKind::kUsage, "use 0 to {:.3f} GiB: the {} slots that were taken at start",
+                static_cast<double>(slots_ * block) / (1 << 30), slots_);
+  }
+  device_->limit_slots(slots);
+  return slots;
+}
+
 Result<void> ExpertStore::record(TraceWriter* writer) {
   if ((resident_ || grouped_ != nullptr) && writer != nullptr) {
     return fail(ErrorKind::kUsage,
@@ -157,6 +173,7 @@ void ExpertStore::report(StoreReport& into) const {
   }
   if (resident_) into.resident.assign(static_cast<size_t>(experts_->size()), 1);
   if (device_ == nullptr) return;
+  into.slots_used_at_most = device_->slots().limit();
   into.resident.resize(static_cast<size_t>(experts_->size()));
   for (size_t expert = 0; expert < into.resident.size(); ++expert)
     into.resident[expert] = device_->slots().find(static_cast<int32_t>(expert)) >= 0 ? 1 : 0;

@@ -72,6 +72,10 @@ class ExpertStore {
   // After the step's work has been waited for.
   void end_step();
 
+  // Experts take at most so many bytes of the slots that create() took, from the next step on;
+  // their number comes back. Any thread. kUsage: there are no slots, or not as many.
+  [[nodiscard]] Result<int64_t> limit_slots(int64_t budget_bytes);
+
   // Every call's routes go to the writer from now on, nullptr: no more. Only where the host sees
   // them: kUsage otherwise.
   [[nodiscard]] Result<void> record(TraceWriter* writer);

@@ -58,6 +58,22 @@ void Slots::drop(int32_t slot) {
   release(slot);
 }
 
+void Slots::set_limit(int64_t slots) {
+  LS_CHECK_MSG(slots >= 0 && slots <= capacity(), "{} of {} slots", slots, capacity());
+  while (limit() > slots) {
+    if (free_.empty()) {
+      LS_CHECK_MSG(!worth_.empty(), "the limit of slots changes while a step uses them");
+      drop(find(worth_.least()));
+    }
+    closed_.push_back(free_.back());
+    free_.pop_back();
+  }
+  while (limit() < slots) {
+    free_.push_back(closed_.back());
+    closed_.pop_back();
+  }
+}
+
 void Slots::release(int32_t slot) {
   slot_of_[static_cast<size_t>(at(slot).expert)] = -1;
   at(slot) = {};
@@ -72,14 +88,15 @@ Slots::Counts Slots::counts() const {
     counts.resident += slot.state == State::kResident ? 1 : 0;
     counts.pinned += slot.pins > 0 ? 1 : 0;
   }
+  counts.free -= static_cast<int64_t>(closed_.size());
   return counts;
 }
 
 void Slots::check_conservation(bool idle) const {
   const Counts now = counts();
   LS_CHECK_MSG(now.free == static_cast<int64_t>(free_.size()) &&
-                   now.free + now.loading + now.resident == capacity(),
-               "{} slots: {} free, {} loading, {} resident", capacity(), now.free, now.loading,
+                   now.free + now.loading + now.resident == limit(),
+               "{} slots: {} free, {} loading, {} resident", limit(), now.free, now.loading,
                now.resident);
   int64_t held = 0;
   for (size_t expert = 0; expert < slot_of_.size(); ++expert) {

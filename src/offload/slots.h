@@ -49,17 +49,21 @@ class Slots {
   void unpin(int32_t slot);
   // Frees a resident slot that nobody pins.
   void drop(int32_t slot);
+  // From now on at most so many slots, of capacity(), are used: what is worth least goes. At idle
+  // only.
+  void set_limit(int64_t slots);
 
   [[nodiscard]] const Worth& worth() const { return worth_; }
   [[nodiscard]] int64_t capacity() const { return static_cast<int64_t>(slots_.size()); }
+  [[nodiscard]] int64_t limit() const { return capacity() - static_cast<int64_t>(closed_.size()); }
   struct Counts {
-    int64_t free = 0;
+    int64_t free = 0;  // closed ones not among them
     int64_t loading = 0;
     int64_t resident = 0;
     int64_t pinned = 0;  // of loading and resident
   };
   [[nodiscard]] Counts counts() const;
-  // free + loading + resident = capacity, the two maps agree, the candidates for eviction are the
+  // free + loading + resident = limit, the two maps agree, the candidates for eviction are the
   // resident slots that nobody pins. idle: nothing is loading and nothing pinned.
   void check_conservation(bool idle) const;
 
@@ -74,6 +78,7 @@ class Slots {
 
   std::vector<Slot> slots_;
   std::vector<int32_t> free_;
+  std::vector<int32_t> closed_;   // beyond the limit
   std::vector<int32_t> slot_of_;  // [experts]
   Worth worth_;                   // of experts; candidates: resident and not pinned
 };

@@ -70,6 +70,7 @@ const std::vector<App::Route>& App::routes() {
       {"/v1/models", true, false},
       {"/v1/models/", true, false},
       {"/v1/offload", true, false},
+      {"/v1/offload/budget", false, false},
       {"/metrics", true, false},
       {"/health", true, true},
       {"/", true, true},
@@ -178,6 +179,8 @@ App::Answer App::post(const HttpRequest& request) const {
   if (request.path == "/v1/messages/count_tokens") {
     return body_of(anthropic_count_tokens(loaded_, *body, options_.api));
   }
+  if (request.path == "/v1/offload/budget")
+    return body_of(change_budget(*body, sources_.limit_slots));
   if (request.path == "/tokenize") return body_of(tokenize(loaded_, *body));
   return body_of(detokenize(loaded_, *body));
 }

@@ -35,6 +35,8 @@ struct AppOptions {
 struct AppSources {
   std::function<engine::EngineCounters()> engine;
   std::function<offload::StoreReport()> experts;
+  // Limits the experts' device memory, bytes; the number of slots. kUsage.
+  std::function<Result<int64_t>(int64_t)> limit_slots;
 };
 
 class App {

@@ -194,6 +194,7 @@ std::string offload_report(const session::LoadedModel& loaded,
   if (store.pool_bytes() > 0) {
     device = {{"name", loaded.backend->name()},
               {"slots", store.slots()},
+              {"slots_used_at_most", experts.slots_used_at_most},
               {"experts", std::count(experts.resident.begin(), experts.resident.end(), 1)},
               {"pool_bytes", store.pool_bytes()}};
   }
@@ -226,6 +227,22 @@ std::string offload_report(const session::LoadedModel& loaded,
   return report.dump();
 }
 
+ApiResult<std::string> change_budget(const Json& body,
+                                     const std::function<Result<int64_t>(int64_t)>& limit_slots) {
+  constexpr double kGiB = 1 << 30;
+  constexpr double kMost = 1e6;
+  if (const auto unknown = unknown_field(body, {"gpu_expert_gib"})) return tl::unexpected(*unknown);
+  const auto given = body.find("gpu_expert_gib");
+  const bool number = given != body.end() && given->is_number();
+  const double gib = number ? given->get<double>() : -1;
+  if (!(gib >= 0 && gib <= kMost)) {
+    return bad_field("gpu_expert_gib", "gpu_expert_gib: expected a number of GiB from 0");
+  }
+  const Result<int64_t> slots = limit_slots(static_cast<int64_t>(gib * kGiB));
+  if (!slots) return bad_field("gpu_expert_gib", "gpu_expert_gib: " + slots.error().message);
+  return Json{{"gpu_expert_gib", gib}, {"slots", *slots}}.dump();
+}
+
 std::string front_page(const ApiOptions& options) {
   return fmt::format(
       "longshore serves {}\n\n"
@@ -236,6 +253,7 @@ std::string front_page(const ApiOptions& options) {
       "POST /tokenize, /detokenize\n"
       "GET  /v1/models\n"
       "GET  /v1/offload                 where the experts are\n"
+      "POST /v1/offload/budget          {{\"gpu_expert_gib\": N}} while serving\n"
       "GET  /metrics                    Prometheus\n"
       "GET  /health\n",
       options.served_model);

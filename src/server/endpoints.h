@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "server/api_error.h"
@@ -32,6 +33,10 @@ namespace longshore::server {
 // Where the experts are and who computed them. report: as of the last step.
 [[nodiscard]] std::string offload_report(const session::LoadedModel& loaded,
                                          const offload::StoreReport& report);
+
+// {"gpu_expert_gib": number} -> {"gpu_expert_gib", "slots"}, in force from the next step on.
+[[nodiscard]] ApiResult<std::string> change_budget(
+    const text::Json& body, const std::function<Result<int64_t>(int64_t)>& limit_slots);
 
 [[nodiscard]] std::string front_page(const ApiOptions& options);
 

@@ -43,7 +43,8 @@ struct Server::Impl {
                   wakes.flush();
                 }),
         app(loaded, metrics, options.app,
-            {[this] { return service.counters(); }, [this] { return experts.get(); }}) {}
+            {[this] { return service.counters(); }, [this] { return experts.get(); },
+             [&loaded](int64_t bytes) { return loaded.model->experts().limit_slots(bytes); }}) {}
 
   const ServerOptions options;
   ExpertSnapshot experts;

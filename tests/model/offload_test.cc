@@ -208,6 +208,31 @@ TEST(OffloadedModel, ACancelledStepLeavesNothingPinnedAndCanBeMadeAgain) {
       kTolerance);
 }
 
+TEST(OffloadedModel, ABudgetThatChangesBetweenStepsChangesNoOutput) {
+  const std::string dir = conformance("conf-fp8");
+  const std::vector<int32_t> ids = golden_ids("conf-fp8");
+  TestModel host(dir, "reference", 64, 1);
+  const std::vector<float> expected = host.score(ids, -1, 1, false).logits;
+  TestModel device(dir, "fake:reference", 64, 1, 4, options_for(dir, 0.6), true);
+  offload::ExpertStore& store = device.model->experts();
+  const int64_t block = offload::DeviceBank::block_bytes(store.experts());
+  const int64_t slots = store.slots();
+  ASSERT_GE(slots, 3);
+  for (const int64_t limit : {slots, int64_t{1}, int64_t{0}, slots / 2, slots}) {
+    const auto set = store.limit_slots(limit * block);
+    ASSERT_TRUE(set) << set.error().message;
+    EXPECT_EQ(*set, limit);
+    EXPECT_LE(relative_error(device.score(ids, -1, 1, false).logits, expected), kTolerance);
+    EXPECT_LE(store.device()->slots().counts().resident, limit);
+    expect_conserved(*device.model);
+  }
+  EXPECT_EQ(store.device()->slots().counts().resident, slots) << "all are used again";
+  const auto more = store.limit_slots((slots + 1) * block);
+  ASSERT_FALSE(more);
+  EXPECT_THAT(more.error().message, HasSubstr("taken at start"));
+  EXPECT_FALSE(host.model->experts().limit_slots(0)) << "no device";
+}
+
 TEST(OffloadedModel, WithoutAWireItIsRefusedByName) {
   const std::string dir = conformance("conf-fp8");
   ThreadPool pool(1);

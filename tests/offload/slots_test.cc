@@ -59,6 +59,26 @@ TEST(Slots, AFailedLoadLeavesAFreeSlot) {
   slots.check_conservation(true);
 }
 
+TEST(Slots, ASmallerLimitLetsTheLeastWorthGoAndALargerOneTakesThemBack) {
+  Slots slots(4, 10, 16);
+  for (const int32_t expert : {1, 2, 3, 3, 3, 2, 2}) slots.use(expert, 1);
+  for (const int32_t expert : {1, 2, 3}) (void)load(slots, expert);
+  slots.set_limit(2);
+  slots.check_conservation(true);
+  EXPECT_EQ(slots.find(1), -1) << "worth least";
+  EXPECT_GE(slots.find(2), 0);
+  EXPECT_GE(slots.find(3), 0);
+  (void)load(slots, 4);
+  EXPECT_EQ(slots.counts().resident, 2);
+  slots.set_limit(0);
+  slots.check_conservation(true);
+  EXPECT_EQ(slots.begin_load(5), -1);
+  slots.set_limit(4);
+  for (const int32_t expert : {5, 6, 7, 8}) (void)load(slots, expert);
+  EXPECT_EQ(slots.counts().resident, 4);
+  slots.check_conservation(true);
+}
+
 TEST(Slots, NoneAreEnoughForNothing) {
   Slots slots(0, 4, 16);
   EXPECT_EQ(slots.begin_load(1), -1);

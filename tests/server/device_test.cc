@@ -47,6 +47,41 @@ TEST_F(OnADevice, SaysWhereTheExpertsAre) {
   EXPECT_EQ(offload["counters"]["routed_experts"], 0);
 }
 
+TEST_F(OnADevice, ABudgetThatDoesNotExistIsRefusedByName) {
+  const auto change = [&](const char* body) { return ask(post("/v1/offload/budget", body)); };
+  const Reply refused = change(R"({"gpu_expert_gib": 0.01})");
+  EXPECT_EQ(refused.status, 400) << "everything is resident";
+  EXPECT_THAT(refused.body, HasSubstr("--gpu-expert-gib"));
+  for (const char* body : {"{}", R"({"gpu_expert_gib": -1})", R"({"gpu_expert_gib": "2"})",
+                           R"({"gpu_expert_gib": 1, "x": 2})"}) {
+    EXPECT_EQ(change(body).status, 400) << body;
+  }
+}
+
+class OnASmallDevice : public OnADevice {
+ protected:
+  void SetUp() override {
+    load_options.gpu_expert_gib = 0.01;
+    OnADevice::SetUp();
+  }
+};
+
+TEST_F(OnASmallDevice, ABudgetChangesWhileServing) {
+  Client streaming(port());
+  streaming.send(chat_request(60, true));
+  ASSERT_TRUE(streaming.wait_for("data: "));
+  const Reply changed = ask(post("/v1/offload/budget", R"({"gpu_expert_gib": 0.002})"));
+  ASSERT_EQ(changed.status, 200) << changed.body;
+  const int64_t slots = Json::parse(changed.body)["slots"];
+  EXPECT_TRUE(streaming.reply().body.ends_with("[DONE]\n\n"));
+  EXPECT_EQ(ask(chat_request(3, false)).status, 200);
+  const Json device_now = Json::parse(ask(get("/v1/offload")).body)["device"];
+  EXPECT_EQ(device_now["slots_used_at_most"], slots);
+  EXPECT_GT(device_now["slots"], slots);
+  EXPECT_LE(device_now["experts"], slots);
+  EXPECT_EQ(ask(post("/v1/offload/budget", R"({"gpu_expert_gib": 9})")).status, 400);
+}
+
 TEST_F(OnADevice, AFaultIsAServerErrorForWhoRunsWhoStreamsAndWhoComesLater) {
   EXPECT_EQ(ask(get("/health")).status, 200);
   Client streaming(port());
