@@ -1,4 +1,4 @@
-// The small endpoints: models, tokenize, detokenize, offload, the front page.
+// The small endpoints: models, tokenize, detokenize, offload, the list of paths.
 //
 // Threading: any thread.
 #pragma once
@@ -31,8 +31,10 @@ namespace longshore::server {
 
 // Where the experts are and who computed them. report: as of the last step.
 [[nodiscard]] std::string offload_report(const session::LoadedModel& loaded,
+                                         const ApiOptions& options,
                                          const offload::StoreReport& report);
 
-[[nodiscard]] std::string front_page(const ApiOptions& options);
+// What "/" says to who does not ask for HTML.
+[[nodiscard]] std::string path_list(const ApiOptions& options);
 
 }  // namespace longshore::server
