@@ -2,6 +2,7 @@
 #
 # Every file but index.html is served below page/VERSION/, where VERSION is a hash of all of them: browsers may keep them for
 # ever. Each is there twice, as it is and compressed; the bytes come in by .incbin, as long literals are slow to compile.
+cmake_minimum_required(VERSION 3.25)
 set(stage ${OUT}/stage)
 file(REMOVE_RECURSE ${stage})
 file(COPY ${SOURCE}/ DESTINATION ${stage})
@@ -11,7 +12,6 @@ function(concatenate target)  # FILE...
 endfunction()
 
 concatenate(js/marked.js ${NODE}/marked/lib/marked.esm.js)
-concatenate(js/purify.js ${NODE}/dompurify/dist/purify.es.js)
 
 # Prism's parts are scripts that share the variable Prism: together they are a module.
 file(WRITE ${OUT}/prism-head.js "self.Prism = { manual: true };\n")
@@ -25,7 +25,7 @@ endforeach()
 concatenate(js/prism.js ${parts} ${OUT}/prism-tail.js)
 
 set(licences)
-foreach(package marked dompurify prismjs)
+foreach(package marked prismjs)
   file(WRITE ${OUT}/${package}-title "\n==== ${package}, from Debian's node-${package} ====\n\n")
   list(APPEND licences ${OUT}/${package}-title /usr/share/doc/node-${package}/copyright)
 endforeach()

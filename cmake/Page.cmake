@@ -1,8 +1,8 @@
 # The web page: src/page and the libraries that it uses, packed by EmbedPage.cmake into one source file of the server.
 
 # The libraries come from Debian packages (./dev installs them) and are not part of this tree.
-set(LONGSHORE_NODE /usr/share/nodejs CACHE PATH "where node-marked, node-dompurify and node-prismjs have their files")
-set(page_libraries marked/lib/marked.esm.js dompurify/dist/purify.es.js prismjs/components/prism-core.min.js)
+set(LONGSHORE_NODE /usr/share/nodejs CACHE PATH "where node-marked and node-prismjs have their files")
+set(page_libraries marked/lib/marked.esm.js prismjs/components/prism-core.min.js)
 # Highlighted languages, every one after those that it builds on.
 set(page_languages markup clike css javascript c cpp csharp java kotlin go rust swift python ruby perl lua bash powershell
     sql json yaml toml ini diff docker makefile cmake latex r julia scala haskell typescript jsx tsx glsl wasm nasm graphql protobuf
@@ -18,12 +18,12 @@ function(longshore_page target)
   foreach(language ${page_languages})
     list(APPEND inputs ${LONGSHORE_NODE}/prismjs/components/prism-${language}.min.js)
   endforeach()
-  foreach(package marked dompurify prismjs)
+  foreach(package marked prismjs)
     list(APPEND inputs /usr/share/doc/node-${package}/copyright)
   endforeach()
   foreach(input ${inputs})
     if(NOT EXISTS ${input})
-      message(FATAL_ERROR "the page needs ${input}: ./dev setup, or apt-get install node-marked node-dompurify node-prismjs")
+      message(FATAL_ERROR "the page needs ${input}: ./dev setup, or apt-get install node-marked node-prismjs")
     endif()
   endforeach()
   file(GLOB_RECURSE own CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/page/*)

@@ -42,13 +42,17 @@ function write(element, text) {
 // Lines of "name ... value" that keep their elements.
 class Facts {
   #values = new Map();
-  element = h('dl', { class: 'facts' });
 
-  put(name, text, title = '') {
+  constructor(kind = '') {
+    this.element = h('dl', { class: `facts ${kind}` });
+  }
+
+  // mark: of the colour that stands for it.
+  put(name, text, title = '', mark = '') {
     if (!this.#values.has(name)) {
       const value = h('dd', { 'data-fact': name });
       this.#values.set(name, value);
-      this.element.append(h('div', {}, h('dt', {}, name), value));
+      this.element.append(h('div', {}, h('dt', {}, mark && h('i', { class: mark }), name), value));
     }
     write(this.#values.get(name), text);
     if (title) this.#values.get(name).title = title;
@@ -82,7 +86,7 @@ export class Dashboard {
     batch: new Tile('Tokens per step', 'tile-batch'),
   };
   #timeBar = new Bar('Engine time');
-  #timeFacts = new Facts();
+  #timeFacts = new Facts('in-line');
   #cacheBar = new Bar('Cache pages');
   #cacheFacts = new Facts();
   #wireBar = new Bar('PCIe');
@@ -109,7 +113,7 @@ export class Dashboard {
       h('div', { class: 'tiles' }, Object.values(this.#tiles).map((tile) => tile.element)),
       this.#state,
       h('div', { class: 'panels' },
-        panel('Where the time goes', 'wide', this.#timeBar.element, this.#timeFacts.element),
+        panel('Where the time goes', 'full', this.#timeBar.element, this.#timeFacts.element),
         panel('Latency, last minute', '',
           h('table', { class: 'latency' },
             h('thead', {}, h('tr', {}, ['', 'Half below', '95 %', '99 %'].map((text) => (text ? h('th', { scope: 'col' }, text) : h('td'))))),
@@ -195,7 +199,7 @@ export class Dashboard {
     spent.idle = whole - busy;
     const parts = PARTS.map(([part, name, kind]) => ({ name, part: spent[part] / whole, kind }));
     this.#timeBar.draw(parts, parts.map(({ name, part }) => `${name} ${formatPart(part)}`).join(', '));
-    parts.forEach(({ name, part }) => this.#timeFacts.put(name, formatPart(part)));
+    parts.forEach(({ name, part, kind }) => this.#timeFacts.put(name, formatPart(part), '', kind));
   }
 
   #showLatency(now) {

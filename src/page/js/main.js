@@ -14,7 +14,7 @@ const conversations = new Map();
 const narrow = matchMedia('(max-width: 47.99rem)');
 const wide = matchMedia('(min-width: 75rem)');
 
-const EXAMPLES = ['Compute 34 + 6.', 'Sort these numbers ascending: 9, 2, 7, 4', 'Write a haiku about a lighthouse.'];
+const EXAMPLES = ['Compute 34 + 6.', 'Sort these numbers: 32 81 54 16', 'Write a haiku about a lighthouse.'];
 
 // ---- what is on the screen
 
@@ -54,7 +54,7 @@ function showConversation() {
   $('welcome').hidden = !empty;
   $('chat').classList.toggle('empty', empty);
   $('title').value = conversation.title;
-  $('title').placeholder = empty ? '' : 'Untitled';
+  $('title').placeholder = empty ? 'New conversation' : 'Untitled';
   $('title').disabled = empty;
   for (const button of $('conversation-tools').children) button.disabled = empty;
   document.title = conversation.title ? `${conversation.title} · longshore` : 'longshore';
@@ -68,7 +68,7 @@ function showChips() {
   $('chip-thinking').textContent = thinking;
   $('chip-thinking').setAttribute('aria-pressed', String(settings.thinking === 'on'));
   const parts = [system && 'system prompt', broken ? 'tools broken' : tools > 0 && `${tools} tool${tools > 1 ? 's' : ''}`, sampling > 0 && `${sampling} set`].filter(Boolean);
-  $('open-settings').replaceChildren(icon('gear'), h('span', {}, parts.length > 0 ? parts.join(', ') : 'Settings'));
+  $('open-settings').replaceChildren(icon('gear'), h('span', {}, parts.length > 0 ? `Settings: ${parts.join(', ')}` : 'Settings'));
   $('open-settings').setAttribute('aria-label', parts.length > 0 ? `Settings: ${parts.join(', ')}` : 'Settings');
 }
 

@@ -1,17 +1,15 @@
-// Model text to elements, while it comes. Markdown by marked, cleaned by DOMPurify, code coloured by Prism.
+// Model text to elements, while it comes. Markdown is read by marked, code by Prism; both only take text apart.
 //
-// Nothing that a model writes becomes markup of its own: HTML in the text is text, pictures are links (a picture from
-// elsewhere would tell a stranger what is being read), links are http, https or mailto. The sanitiser stands behind that as
-// a second wall, and the page's Content-Security-Policy as a third.
+// Nothing that a model writes is ever markup: elements are made one by one from the tokens, from the fixed list below, and
+// what stands between is text. HTML in the text is text, links are http, https or mailto, pictures are links (a picture from
+// elsewhere would tell a stranger what is being read). The page's Content-Security-Policy holds it to that: its trusted types
+// are none, so a string that became HTML anywhere would be an exception.
 
 import { marked } from './marked.js';
-import DOMPurify from './purify.js';
 import { copyButton, h } from './dom.js';
 import { colour } from './colour.js';
 
 const SAFE_URL = /^(?:https?:|mailto:)/i;
-
-const escapeHtml = (text) => text.replace(/[&<>"']/g, (letter) => `&#${letter.codePointAt(0)};`);
 
 marked.use({
   mangle: false,
@@ -21,48 +19,72 @@ marked.use({
     html() {},
     tag() {},
   },
-  renderer: {
-    image: (href, title, text) =>
-      SAFE_URL.test(href) ? `<a href="${escapeHtml(href)}">${text || escapeHtml(href)}</a>` : text,
-    checkbox: (checked) => (checked ? '☑ ' : '☐ '),
-    html: escapeHtml,
-  },
 });
 
-const CLEAN = {
-  ALLOWED_TAGS: (
-    'a p br hr em strong del code pre ul ol li blockquote h1 h2 h3 h4 h5 h6 table thead tbody tr th td'
-  ).split(' '),
-  ALLOWED_ATTR: ['href', 'title', 'align', 'start', 'class'],
-  ALLOWED_URI_REGEXP: SAFE_URL,
-  ALLOW_DATA_ATTR: false,
-  ALLOW_ARIA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
+// marked escapes what it hands out for HTML; besides, people write these in Markdown.
+const ENTITIES = {
+  amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\u00a0', copy: '©', reg: '®', deg: '°', times: '×', divide: '÷', plusmn: '±',
+  hellip: '…', mdash: '—', ndash: '–', larr: '←', rarr: '→', uarr: '↑', darr: '↓', le: '≤', ge: '≥', ne: '≠', middot: '·', bull: '•', euro: '€',
 };
 
-function decorate(fragment) {
-  for (const link of fragment.querySelectorAll('a')) {
-    link.target = '_blank';
-    link.rel = 'noopener noreferrer nofollow';
-  }
-  for (const code of fragment.querySelectorAll('pre > code')) {
-    const language = /language-(\S+)/.exec(code.className)?.[1] ?? '';
-    const block = codeBlock(language, code.textContent);
-    code.parentElement.replaceWith(block.element);
-    block.finish();
-  }
-  for (const table of fragment.querySelectorAll('table')) {
-    const frame = h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table' });
-    table.replaceWith(frame);
-    frame.append(table);
-  }
-  return fragment;
+function plain(text) {
+  return text.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,8}));/gi, (whole, decimal, hex, name) => {
+    if (name) return Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : whole;
+    const point = decimal ? Number(decimal) : parseInt(hex, 16);
+    return point > 0 && point <= 0x10ffff ? String.fromCodePoint(point) : '\ufffd';
+  });
 }
 
-// Tokens of marked to clean elements.
-function build(tokens) {
-  return decorate(DOMPurify.sanitize(marked.parser(tokens), CLEAN));
+function link(href, children) {
+  if (!SAFE_URL.test(href)) return children;
+  return [h('a', { href, target: '_blank', rel: 'noopener noreferrer nofollow' }, children)];
 }
+
+// Tokens within a line.
+const INLINE = {
+  text: (token) => (token.tokens ? inline(token.tokens) : [plain(token.text)]),
+  escape: (token) => [plain(token.text)],
+  strong: (token) => [h('strong', {}, inline(token.tokens))],
+  em: (token) => [h('em', {}, inline(token.tokens))],
+  del: (token) => [h('del', {}, inline(token.tokens))],
+  codespan: (token) => [h('code', {}, plain(token.text))],
+  br: () => [h('br')],
+  link: (token) => link(plain(token.href), inline(token.tokens)),
+  image: (token) => link(plain(token.href), [plain(token.text) || plain(token.href)]),
+};
+
+const inline = (tokens) => tokens.flatMap((token) => (INLINE[token.type] ? INLINE[token.type](token) : [token.raw]));
+
+function listItem(item) {
+  const box = item.task ? [item.checked ? '☑ ' : '☐ '] : [];
+  // Of a tight list the items' texts are no paragraphs.
+  return h('li', {}, box, item.tokens.flatMap((token) => (token.type === 'text' ? [...INLINE.text(token), item.loose ? h('br') : '\n'] : blocks([token]))));
+}
+
+function table(token) {
+  const row = (tag, cells) => h('tr', {}, cells.map((cell, i) => h(tag, { align: token.align[i] }, inline(cell.tokens))));
+  return h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table' },
+    h('table', {}, h('thead', {}, row('th', token.header)), h('tbody', {}, token.rows.map((cells) => row('td', cells)))));
+}
+
+const BLOCKS = {
+  space: () => [],
+  def: () => [],
+  paragraph: (token) => [h('p', {}, inline(token.tokens))],
+  text: (token) => [h('p', {}, INLINE.text(token))],
+  heading: (token) => [h(`h${token.depth}`, {}, inline(token.tokens))],
+  hr: () => [h('hr')],
+  blockquote: (token) => [h('blockquote', {}, blocks(token.tokens))],
+  list: (token) => [h(token.ordered ? 'ol' : 'ul', { start: token.ordered && token.start !== 1 ? token.start : null }, token.items.map(listItem))],
+  table: (token) => [table(token)],
+  code: (token) => {
+    const block = codeBlock((token.lang ?? '').split(/\s/)[0], token.text);
+    block.finish();
+    return [block.element];
+  },
+};
+
+const blocks = (tokens) => tokens.flatMap((token) => (BLOCKS[token.type] ? BLOCKS[token.type](token) : [h('p', {}, token.raw)]));
 
 // The whole text at once, as a fragment.
 export function renderMarkdown(text) {
@@ -175,7 +197,7 @@ export class MarkdownView {
   }
 
   #finishProse() {
-    if (this.#prose.trim() !== '') this.#live.before(build(marked.lexer(this.#prose)));
+    if (this.#prose.trim() !== '') this.#live.before(...blocks(marked.lexer(this.#prose)));
     this.#live.replaceChildren();
     this.#prose = '';
   }
@@ -192,12 +214,12 @@ export class MarkdownView {
       const length = done.reduce((sum, token) => sum + token.raw.length, 0);
       // The incomplete line is part of the last block, or a block of its own: it is never cut.
       if (length <= source.length - held.length) {
-        this.#live.before(build(done));
+        this.#live.before(...blocks(done));
         this.#prose = source.slice(length, source.length - held.length);
-        this.#live.replaceChildren(build(tokens.slice(last)));
+        this.#live.replaceChildren(...blocks(tokens.slice(last)));
         return;
       }
     }
-    this.#live.replaceChildren(build(tokens));
+    this.#live.replaceChildren(...blocks(tokens));
   }
 }

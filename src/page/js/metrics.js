@@ -91,7 +91,8 @@ export function formatSeconds(seconds) {
   if (!Number.isFinite(seconds)) return '–';
   if (seconds < 0.9995) return `${format(seconds * 1000)} ms`;
   if (seconds < 90) return `${format(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 export const formatPart = (part) => (Number.isFinite(part) ? `${(part * 100).toFixed(part < 0.0995 ? 1 : 0)} %` : '–');

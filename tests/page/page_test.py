@@ -1,0 +1,701 @@
+"""The page in headless Chromium, against the built server with the bundled model."""
+
+import http.client
+import json
+import pathlib
+import re
+import time
+import unittest
+
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+import browser
+from browser import DESKTOP, PHONE, find, find_all, load, wait
+from injections import INJECTIONS
+from proxy import Proxy
+from serving import Server, eventually
+
+HERE = pathlib.Path(__file__).resolve().parent
+SUM = "Compute 34 + 6."
+LONG = "It was the best of times, it was the"  # glm-nano goes on from there until it is stopped
+GREEDY = {"temperature": "0"}
+WEATHER = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Weather in a city",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
+
+
+class PageTest(unittest.TestCase):
+    """One browser for all classes, one server for those that do not start their own."""
+
+    driver = None
+    server = None
+    expected_errors = ()  # parts of console lines that are no failure
+
+    @classmethod
+    def setUpClass(cls):
+        if PageTest.driver is None:
+            PageTest.driver = browser.start()
+            unittest.addModuleCleanup(PageTest.driver.quit)
+        if PageTest.server is None:
+            PageTest.server = Server()
+            unittest.addModuleCleanup(PageTest.server.__exit__)
+
+    def setUp(self):
+        browser.resize(self.driver, DESKTOP)
+        browser.set_dark(self.driver, False)
+        self.driver.get_log("browser")
+
+    def tearDown(self):
+        # Among these would be every breach of the Content-Security-Policy.
+        for line in self.driver.get_log("browser"):
+            if line["level"] in ("SEVERE", "WARNING") and not any(part in line["message"] for part in self.expected_errors):
+                self.fail(line["message"])
+        self.driver.get("about:blank")  # ends whatever still runs
+
+    def open(self, settings=GREEDY, address=None):
+        load(self.driver, address or self.server.address + "/", settings)
+
+    def find(self, selector):
+        return find(self.driver, selector)
+
+    def all(self, selector):
+        return find_all(self.driver, selector)
+
+    def js(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def click(self, selector):
+        wait(self.driver, lambda: self.find(selector).is_displayed())
+        self.find(selector).click()
+
+    def send(self, text):
+        self.find("#prompt").send_keys(text + Keys.ENTER)
+
+    def busy(self):
+        return self.find("#send").get_attribute("aria-label") == "Stop"
+
+    def finish(self, seconds=30):
+        wait(self.driver, lambda: not self.busy() and self.all(".message.assistant[aria-busy=false]"), seconds)
+
+    def ask(self, text):
+        self.send(text)
+        self.finish()
+
+    def answers(self):
+        return self.js("return [...document.querySelectorAll('.message.assistant > .markdown')].map((e) => e.textContent.trim())")
+
+    def questions(self):
+        return self.js("return [...document.querySelectorAll('.message.user > .plain')].map((e) => e.textContent)")
+
+    def sent(self):
+        """The bodies of chat requests from here on: fetch is watched."""
+        self.js(
+            """
+            window.sent = [];
+            const fetched = window.fetch;
+            window.fetch = (address, options) => {
+              if (String(address).includes('chat/completions')) window.sent.push(JSON.parse(options.body));
+              return fetched(address, options);
+            };
+            """
+        )
+        return lambda: self.js("return window.sent")
+
+
+class Chat(PageTest):
+    def test_a_message_is_sent_and_answered(self):
+        self.open()
+        self.assertTrue(self.find("#welcome").is_displayed())
+        self.assertEqual(self.find("#welcome-title").text, "glm-nano")
+        self.ask(SUM)
+        self.assertEqual((self.questions(), self.answers()), ([SUM], ["40"]))
+        self.assertFalse(self.find("#welcome").is_displayed())
+        self.assertRegex(self.find(".meta").text, r"^18 tokens · [\d.]+ tokens/s · first after [\d.]+ m?s")
+        self.assertEqual(self.find("#conversations [aria-current]").text, SUM)
+        self.assertIn("complete", self.find("#announcer").get_attribute("textContent"))
+
+    def test_the_answer_streams(self):
+        self.open(GREEDY | {"max_tokens": "60"})
+        self.js(
+            """
+            window.lengths = new Set();
+            const look = () => {
+              window.lengths.add(document.querySelector('.message.assistant > .markdown')?.textContent.length ?? 0);
+              requestAnimationFrame(look);
+            };
+            look();
+            """
+        )
+        self.ask(LONG)
+        lengths = self.js("return [...window.lengths]")
+        self.assertGreater(len(lengths), 10, "the text should have grown in many frames")
+        self.assertEqual(lengths, sorted(lengths))
+        self.assertIn("Cut at the longest answer", self.find(".notice").text)
+
+    def test_stop_keeps_what_has_come_and_frees_the_server(self):
+        self.open()
+        self.send(LONG)
+        wait(self.driver, lambda: self.answers() and len(self.answers()[0]) > 20)
+        self.assertEqual(self.find("#send").get_attribute("aria-label"), "Stop")
+        self.find("#send").click()
+        self.finish()
+        kept = self.answers()[0]
+        self.assertGreater(len(kept), 20)
+        self.assertEqual(self.find(".notice").text, "Stopped.")
+        self.assertTrue(eventually(lambda: "num_running_reqs{model_name=\"glm-nano\"} 0" in self.get("/metrics")))
+        self.assertEqual(self.answers()[0], kept)
+
+    def get(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        connection.request("GET", path)
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+    def test_regenerate_gives_another_version_and_keeps_the_first(self):
+        self.open({"temperature": "1.5", "max_tokens": "12"})
+        self.ask("Tell me a story.")
+        first = self.answers()[0]
+        for version in range(2, 5):
+            self.click("[aria-label=Regenerate]")
+            wait(self.driver, lambda: self.all(".branches") and self.find(".branches span").text == f"{version} / {version}")
+            self.finish()
+        self.assertEqual(len(self.answers()), 1)
+        for _ in range(3):
+            self.click("[aria-label='Previous version']")
+        self.assertEqual(self.find(".branches span").text, "1 / 4")
+        self.assertEqual(self.answers(), [first])
+
+    def test_an_edit_is_a_branch(self):
+        self.open()
+        self.ask(SUM)
+        self.ask("Say exactly: Omapel")
+        self.find(".message.user [aria-label=Edit]").click()
+        area = self.find(".edit-form textarea")
+        area.send_keys(Keys.CONTROL, "a")
+        area.send_keys("Compute 12 + 5.")
+        self.find(".edit-form .primary").click()
+        wait(self.driver, lambda: self.questions() == ["Compute 12 + 5."])
+        self.finish()
+        self.assertEqual(self.answers(), ["17"])
+        self.click("[aria-label='Previous version']")
+        self.assertEqual(self.questions(), [SUM, "Say exactly: Omapel"])
+        self.assertEqual(self.answers(), ["40", "Omapel"])
+
+    def test_an_edit_can_be_given_up(self):
+        self.open()
+        self.ask(SUM)
+        self.find(".message.user [aria-label=Edit]").click()
+        self.find(".edit-form textarea").send_keys("more", Keys.ESCAPE)
+        self.assertEqual(self.questions(), [SUM])
+        self.assertEqual(self.all(".edit-form"), [])
+
+    def test_thinking_is_folded_with_its_duration(self):
+        self.open()
+        self.ask(SUM)
+        details = self.find("details.thinking")
+        self.assertIsNone(details.get_attribute("open"))
+        self.assertRegex(details.text, r"^Thought for [\d.]+ m?s$")
+        self.assertNotIn("4+6=10", self.find("#thread").text)
+        details.find_element(By.TAG_NAME, "summary").click()
+        self.assertIn("4+6=10, 3+0+1=4", details.text)
+
+    def test_thinking_can_be_turned_off(self):
+        self.open()
+        body = self.sent()
+        self.click("#chip-thinking")
+        self.click("#chip-thinking")
+        self.assertEqual(self.find("#chip-thinking").text, "Thinking off")
+        self.ask(SUM)
+        self.assertEqual(body()[0]["chat_template_kwargs"], {"enable_thinking": False})
+        self.assertFalse(self.find("details.thinking").is_displayed())
+
+    def test_a_tool_is_defined_called_and_answered(self):
+        self.open()
+        self.click("#open-settings")
+        area = self.find("[name=tools]")
+        area.send_keys("[oops")
+        self.assertIn("Tools are no JSON", self.find("#settings-problem").text)
+        area.send_keys(Keys.CONTROL, "a")
+        area.send_keys(json.dumps(WEATHER))
+        self.assertEqual(self.find("#settings-problem").text, "")
+        self.click("#close-settings")
+        self.assertIn("1 tool", self.find("#open-settings").text)
+        self.ask("What is the weather in Berlin?")
+        call = self.find(".call")
+        self.assertEqual(call.find_element(By.CSS_SELECTOR, ".call-head").text.split(), ["Calls", "get_weather"])
+        self.assertEqual(json.loads(call.find_element(By.TAG_NAME, "pre").text), {"city": "Berlin"})
+        self.assertFalse(self.find("#prompt").is_enabled())
+        body = self.sent()
+        self.find(".results textarea").send_keys('{"temperature": 21}')
+        self.find(".results button").click()
+        wait(self.driver, lambda: len(self.all(".message.assistant")) == 2)
+        self.finish()
+        self.assertEqual(self.find(".message.tool .call-head").text.split(), ["Result", "of", "get_weather"])
+        roles = [message["role"] for message in body()[0]["messages"]]
+        self.assertEqual(roles, ["user", "assistant", "tool"])
+        self.assertEqual(body()[0]["messages"][1]["tool_calls"][0]["id"], body()[0]["messages"][2]["tool_call_id"])
+        self.assertNotEqual(self.answers()[-1], "")
+        self.assertTrue(self.find("#prompt").is_enabled())
+
+    def test_settings_reach_the_request(self):
+        self.open(None)
+        self.click("#open-settings")
+        for name, value in {"system": "Be brief.", "temperature": "0", "top_p": "0.9", "max_tokens": "5", "seed": "7", "stop": "zz"}.items():
+            self.find(f"#settings-form [name={name}]").send_keys(value)
+        self.find("#settings-form [name=top_k]").send_keys("many")
+        self.assertIn("Top k", self.find("#settings-problem").text)
+        self.find("#settings-form [name=top_k]").send_keys(Keys.CONTROL, "a")
+        self.find("#settings-form [name=top_k]").send_keys(Keys.DELETE)
+        self.click("#close-settings")
+        body = self.sent()
+        self.ask(LONG)
+        sent = body()[0]
+        self.assertEqual(sent["messages"][0], {"role": "system", "content": "Be brief."})
+        wanted = {"temperature": 0, "top_p": 0.9, "max_tokens": 5, "seed": 7, "stop": ["zz"]}
+        self.assertEqual({name: sent[name] for name in wanted}, wanted)
+        self.assertNotIn("top_k", sent)
+
+    def test_what_the_server_refuses_is_said(self):
+        self.open({"seed": "1", "min_p": "0.5", "stop": "\n".join("x" * i for i in range(1, 80))})
+        self.send(SUM)
+        wait(self.driver, lambda: self.all(".notice.bad"))
+        self.assertIn("at most 64", self.find(".notice.bad").text)
+
+    def setUp(self):
+        super().setUp()
+        self.expected_errors = ("400 (Bad Request)",) if "refuses" in self._testMethodName else ()
+
+    def test_copy_gives_the_text(self):
+        self.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+        self.open()
+        self.ask(SUM)
+        self.find(".message.assistant [aria-label='Copy message']").click()
+        wait(self.driver, lambda: self.find("#announcer").get_attribute("textContent") == "Copied")
+        self.assertEqual(self.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])"), "40")
+
+
+class Keeping(PageTest):
+    def test_reload_keeps_the_conversation(self):
+        self.open()
+        self.ask(SUM)
+        self.click("[aria-label=Regenerate]")
+        wait(self.driver, lambda: self.all(".branches"))
+        self.finish()
+        self.driver.refresh()
+        browser.wait_ready(self.driver)
+        self.assertEqual((self.questions(), self.answers()), ([SUM], ["40"]))
+        self.assertEqual(self.find(".branches span").text, "2 / 2")
+        self.assertRegex(self.find("details.thinking").text, "^Thought for")
+        self.ask("Say exactly: Omapel")
+        self.assertEqual(self.answers(), ["40", "Omapel"])
+
+    def test_a_reload_in_the_middle_says_so(self):
+        self.open()
+        self.send(LONG)
+        wait(self.driver, lambda: self.answers() and len(self.answers()[0]) > 20)
+        self.driver.refresh()
+        browser.wait_ready(self.driver)
+        self.assertEqual(self.questions(), [LONG])
+        self.assertIn("Interrupted", self.find(".notice").text)
+
+    def test_conversations_are_listed_searched_renamed_and_deleted(self):
+        self.open()
+        self.ask(SUM)
+        self.find("body").send_keys(Keys.ALT, "n")
+        wait(self.driver, lambda: self.find("#welcome").is_displayed())
+        self.ask("Say exactly: Omapel")
+        names = lambda: [one.text for one in self.all("#conversations button")]
+        self.assertEqual(names(), ["Say exactly: Omapel", SUM])
+        self.find("#search").send_keys("34")
+        self.assertEqual(names(), [SUM])
+        self.find("#search").send_keys(Keys.CONTROL, "a")
+        self.find("#search").send_keys(Keys.DELETE)
+        self.find("#title").send_keys(Keys.CONTROL, "a")
+        self.find("#title").send_keys("A name", Keys.ENTER)
+        self.assertIn("A name", names())
+        self.click("#delete")
+        self.click("#confirm-yes")
+        wait(self.driver, lambda: names() == [SUM])
+        self.click("#conversations button")
+        wait(self.driver, lambda: self.answers() == ["40"])
+
+    def test_export_is_json_and_comes_back(self):
+        self.open()
+        self.ask(SUM)
+        self.click("#export")
+        wait(self.driver, lambda: list(self.driver.downloads.glob("*.json")))
+        path = next(self.driver.downloads.glob("*.json"))
+        wait(self.driver, lambda: path.stat().st_size > 0)
+        exported = json.loads(path.read_text())
+        self.assertEqual([node["content"] for node in exported["nodes"].values()], [SUM, "40"])
+        self.assertEqual(exported["settings"], GREEDY)
+        self.open()
+        self.assertEqual(self.all("#conversations button"), [])
+        self.find("#import-file").send_keys(str(path))
+        wait(self.driver, lambda: self.answers() == ["40"])
+        path.unlink()
+
+
+class Faults(PageTest):
+    expected_errors = ("ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_EMPTY", "401 (", "503 (")
+
+    def test_a_restart_of_the_server_is_survived_with_a_notice(self):
+        with Server() as first:
+            port = first.port
+            self.open(address=first.address + "/")
+            self.send(LONG)
+            wait(self.driver, lambda: self.answers() and len(self.answers()[0]) > 20)
+            first.process.kill()
+            first.process.wait()
+            wait(self.driver, lambda: "cannot be reached" in self.find("#banner").text)
+            self.finish()
+            self.assertIn("broke off", self.find(".notice.bad").text)
+            kept = self.answers()
+            self.assertGreater(len(kept[0]), 20)
+        time.sleep(1)  # the server's start is told in whole seconds
+        with Server("--port", str(port)):
+            wait(self.driver, lambda: "was restarted" in self.find("#banner").text)
+            self.assertEqual(self.answers(), kept)
+            self.click("[aria-label=Regenerate]")
+            wait(self.driver, lambda: self.all(".branches"))
+            self.find("#send").click()
+            self.finish()
+            self.find("body").send_keys(Keys.ALT, "n")
+            self.ask(SUM)
+            self.assertEqual(self.answers(), ["40"])
+
+    def test_a_key_is_asked_for_and_kept_for_the_tab(self):
+        with Server("--api-key", "secret") as server:
+            self.open(address=server.address + "/")
+            wait(self.driver, lambda: self.find("#ask-key").is_displayed())
+            self.find("#key").send_keys("wrong", Keys.ENTER)
+            wait(self.driver, lambda: "not the server" in self.find("#key-problem").text)
+            self.find("#key").send_keys("secret", Keys.ENTER)
+            wait(self.driver, lambda: self.find("#welcome-title").text == "glm-nano")
+            self.ask(SUM)
+            self.assertEqual(self.answers(), ["40"])
+            self.driver.get(server.address + "/#/dashboard/")
+            wait(self.driver, lambda: self.find("[data-fact='Generated tokens']").text == "18")
+            self.assertFalse(self.js("return JSON.stringify(localStorage).includes('secret')"))
+
+    def test_it_works_below_a_path_where_a_proxy_strips_it(self):
+        with Proxy(self.server.port, prefix="/ai/glm") as proxy:
+            self.open(address=proxy.address)
+            self.ask(SUM)
+            self.assertEqual(self.answers(), ["40"])
+            self.driver.get(proxy.address + "#/dashboard/")
+            wait(self.driver, lambda: self.all("[data-fact='Generated tokens']"))
+            self.assertTrue(all(path.startswith("/ai/glm/") for _, path, _ in proxy.requests))
+
+
+class Safety(PageTest):
+    def test_twenty_injections_stay_text(self):
+        self.assertEqual(len(INJECTIONS), 20)
+        text = "\n\n".join(INJECTIONS)
+        deltas = [{"reasoning_content": text}]
+        deltas += [{"content": piece} for piece in re.findall(r"(?s).{1,9}", text)]
+        deltas.append({"tool_calls": [{"index": 0, "id": "c", "function": {"name": INJECTIONS[0], "arguments": json.dumps({"a": text})}}]})
+        model = json.dumps({"data": [{"id": INJECTIONS[0], "created": 1, "max_model_len": 10}]})
+        answers = {
+            "/v1/chat/completions": lambda handler, _: handler.stream(deltas, finish="tool_calls"),
+            "/v1/models": lambda handler, _: handler.reply(model),
+        }
+        with Proxy(self.server.port, answers=answers) as proxy:
+            self.open(address=proxy.address)
+            self.js("window.attacked = 0; window.alert = window.attack = () => { window.attacked += 1; };")
+            self.js("arguments[0].value = arguments[1]; document.getElementById('composer').requestSubmit()", self.find("#prompt"), text)
+            self.finish()
+            self.find(".thinking summary").click()
+            self.assertEqual(self.find(".results label").text, f"Result of {INJECTIONS[0]}")
+            self.find(".results textarea").send_keys("<img src=x onerror=attack()>")
+            self.js("document.querySelector('.results').requestSubmit()")
+            wait(self.driver, lambda: len(self.all(".message.assistant")) == 2)
+            self.finish()
+            self.driver.refresh()  # from the browser's storage too
+            self.js("window.attacked ??= 0; window.alert = window.attack = () => { window.attacked += 1; };")
+            wait(self.driver, lambda: len(self.all(".message.assistant")) == 2)
+            time.sleep(0.3)
+            self.assertEqual(self.js("return window.attacked"), 0)
+            foreign = self.js(
+                """
+                const allowed = new Set(('A ARTICLE BLOCKQUOTE BR BUTTON CODE DEL DETAILS DIV EM FORM H1 H2 H3 H4 H5 H6 HR LABEL LI OL P PATH PRE '
+                  + 'SECTION SPAN STRONG SUMMARY SVG TABLE TBODY TD TEXTAREA TH THEAD TR UL').split(' '));
+                const bad = [];
+                for (const element of document.querySelectorAll('#thread *')) {
+                  if (!allowed.has(element.tagName.toUpperCase())) bad.push(element.outerHTML);
+                  for (const { name, value } of element.attributes) {
+                    if (/^on|^style$|^src$|^srcdoc$/i.test(name)) bad.push(element.outerHTML);
+                    if (name === 'href' && !/^(https?|mailto):/.test(value)) bad.push(element.outerHTML);
+                  }
+                }
+                return bad;
+                """
+            )
+            self.assertEqual(foreign, [])
+            for injection in INJECTIONS:
+                if "<" in injection:
+                    tag = re.search(r"<[^>\s]+", injection).group(0)
+                    self.assertIn(tag, self.answers()[0], "it should be there to read")
+            self.assertFalse([path for _, path, _ in proxy.requests if "stolen" in path])
+
+    def test_the_policy_stops_what_would_get_in(self):
+        self.expected_errors = ("Content Security Policy", "TrustedHTML", "TrustedScript")
+        self.open()
+        tried = self.driver.execute_async_script(
+            """
+            const done = arguments[0];
+            const outcome = {};
+            window.ran = false;
+            try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>'); outcome.html = 'in'; } catch { outcome.html = 'refused'; }
+            const script = document.createElement('script');
+            try { script.text = 'window.ran = true'; document.body.append(script); } catch { }
+            try { setTimeout('window.ran = true', 0); } catch { }
+            const image = new Image();
+            image.onload = image.onerror = (event) => { outcome.image = event.type; };
+            image.src = 'http://127.0.0.1:9/x.png';
+            fetch('http://127.0.0.1:9/').catch(() => { outcome.fetch = 'refused'; });
+            setTimeout(() => done({ ...outcome, ran: window.ran }), 300);
+            """
+        )
+        self.assertEqual(tried, {"html": "refused", "image": "error", "fetch": "refused", "ran": False})
+
+    def test_the_pure_parts_keep_their_promises(self):
+        self.open()
+        folder = self.js("return document.querySelector('script[type=module]').src.replace('main.js', '')")
+        outcome = self.driver.execute_async_script((HERE / "unit.js").read_text(), folder)
+        self.assertGreater(len(outcome), 10)
+        for name, failure in outcome.items():
+            with self.subTest(name):
+                self.assertIsNone(failure)
+
+
+class DashboardPage(PageTest):
+    def number(self, selector):
+        text = self.find(selector).text.split()
+        return float(text[0]) * {"k": 1e3, "M": 1e6}.get(text[1] if len(text) > 1 else "", 1) if text and text[0] != "–" else 0
+
+    def test_the_numbers_move_under_load(self):
+        self.open(GREEDY | {"max_tokens": "1500"})
+        self.driver.get(self.server.address + "/#/both/")
+        browser.wait_ready(self.driver)
+        wait(self.driver, lambda: self.all("[data-fact='Generated tokens']"))
+        before = self.js("return document.querySelector('canvas.heat').toDataURL()")
+        self.send(LONG)
+        wait(self.driver, lambda: self.number("#tile-decode strong") > 1)
+        wait(self.driver, lambda: self.number("#tile-running strong") == 1)
+        wait(self.driver, lambda: self.number("#tile-batch strong") >= 1)
+        wait(self.driver, lambda: self.find("[data-fact='Forward pass']").text not in ("", "0.0 %"))
+        wait(self.driver, lambda: self.find("[data-latency='inter_token_latency_seconds-p50']").text.endswith("ms"))
+        wait(self.driver, lambda: not self.find("[data-fact='Pages used / prefixes / all']").text.startswith("0 "))
+        wait(self.driver, lambda: self.find("[data-fact='DRAM']").text.endswith("B/s") and self.find("[data-fact='DRAM']").text != "0 B/s")
+        self.assertEqual(self.find("[data-fact='State']").text, "off")  # no speculation here
+        self.assertEqual(self.find("[data-fact='PCIe']").text, "no device")
+        self.assertNotEqual(self.js("return document.querySelector('canvas.heat').toDataURL()"), before)
+        size = self.js("const c = document.querySelector('canvas.heat'); return [c.width, c.height]")
+        self.assertEqual(size, [32, 4])
+        canvas = self.find("canvas.heat")
+        canvas.send_keys(Keys.ARROW_RIGHT)
+        self.assertRegex(self.find(".heat-read").text, r"^Layer 1, expert 1: in host memory, \d+ tokens")
+        self.find("#send").click()
+        self.finish()
+        wait(self.driver, lambda: self.number("#tile-decode strong") == 0)
+
+    def test_a_device_s_figures_are_shown_against_their_ceilings(self):
+        state = {"calls": 0}
+
+        def offload(handler, _):
+            state["calls"] += 1
+            handler.reply(json.dumps(offload_report(state["calls"])))
+
+        def metrics(handler, _):
+            calls = state["calls"]
+            handler.reply(
+                "longshore:spec_num_draft_tokens 3\nlongshore:spec_accept_length 2.4\nlongshore:spec_accept_rate 0.47\n"
+                f"longshore:num_steps_total {calls}\n",
+                "text/plain",
+            )
+
+        with Proxy(self.server.port, answers={"/v1/offload": offload, "/metrics": metrics}) as proxy:
+            self.open(address=proxy.address)
+            self.driver.get(proxy.address + "#/dashboard/")
+            wait(self.driver, lambda: state["calls"] >= 3)
+            wait(self.driver, lambda: "of 55.0 GB/s" in self.find("[data-fact='PCIe']").text)
+            facts = {name: self.find(f"[data-fact='{name}']").text for name in ("Hit rate, now", "q*, best share fetched", "q, share fetched now")}
+            self.assertEqual(facts, {"Hit rate, now": "60 %", "q*, best share fetched": "25 %", "q, share fetched now": "30 %"})
+            self.assertIn("of 165 GB/s", self.find("[data-fact='DRAM']").text)
+            self.assertEqual(self.find("[data-fact='State']").text, "on")
+            self.assertEqual(self.find("[data-fact='Tokens drafted per step, k']").text, "3")
+            self.assertEqual(self.find("[data-fact='Acceptance']").text, "47 %")
+            self.assertIn("78 layers of 256 experts, 3120 of 19968 on the device", self.find("canvas.heat").get_attribute("aria-label"))
+
+
+def offload_report(calls):
+    """What a server with a GPU would say after so many seconds: 78 layers of 256 experts."""
+    import random
+
+    rng = random.Random(calls)
+    uses = [[calls * ((e * 7 + layer) % 11) + rng.randrange(3) * calls for e in range(256)] for layer in range(78)]
+    counters = dict.fromkeys("routes routes_on_device prefetched prefetched_unused policy_seconds".split(), 0)
+    counters |= {"routes": 1000 * calls, "routed_experts": 1000 * calls, "hits": 600 * calls, "fetched": 120 * calls}
+    counters |= {"computed_on_cpu": 280 * calls, "wire_bytes": 40_000_000_000 * calls, "wire_seconds": 0.8 * calls}
+    counters |= {"cpu_bytes": 90_000_000_000 * calls, "cpu_seconds": 0.7 * calls, "handshakes": 75 * calls, "handshake_seconds": 0.001 * calls}
+    return {
+        "device": {"name": "cuda", "slots": 3120, "experts": 3120, "pool_bytes": 3120 * 37_750_000},
+        "host": {"experts": 19968, "expert_bytes": 37_750_000, "bytes": 19968 * 37_750_000},
+        "layers": 78,
+        "first_layer": 3,
+        "experts_per_layer": 256,
+        "resident": ["".join("1" if (e + layer) % 32 < 5 else "0" for e in range(256)) for layer in range(78)],
+        "uses": uses,
+        "ceilings": {"wire_bytes_per_second": 55e9, "cpu_bytes_per_second": 165e9, "dram_bytes_per_second": 0},
+        "rates": {"wire_bytes_per_second": 53e9, "cpu_bytes_per_second": 159e9},
+        "counters": counters,
+    }
+
+
+class Reach(PageTest):
+    """Keyboard, screen reader, contrast, small screens."""
+
+    def test_everything_can_be_done_with_the_keyboard(self):
+        self.open()
+        self.find("body").send_keys("/")
+        self.assertEqual(self.js("return document.activeElement.id"), "prompt")
+        ActionChains(self.driver).send_keys("one").key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).send_keys("two").perform()
+        self.assertEqual(self.find("#prompt").get_attribute("value"), "one\ntwo")
+        self.find("#prompt").clear()
+        self.find("#prompt").click()
+        ActionChains(self.driver).send_keys(LONG, Keys.ENTER).perform()
+        wait(self.driver, lambda: self.answers() and len(self.answers()[0]) > 10)
+        ActionChains(self.driver).send_keys(Keys.ESCAPE).perform()
+        self.finish()
+        self.assertEqual(self.find(".notice").text, "Stopped.")
+        # Tab comes to every control that can be used, and each shows that it has the focus.
+        wanted = self.js(
+            """
+            return [...document.querySelectorAll('button, input, textarea, select, summary, canvas, a[href]')]
+              .filter((e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled && e.tabIndex >= 0).length;
+            """
+        )
+        seen = set()
+        self.js("document.activeElement.blur()")
+        for _ in range(wanted + 10):
+            ActionChains(self.driver).send_keys(Keys.TAB).perform()
+            seen.add(self.driver.switch_to.active_element.id)
+            outline = self.js("const e = document.activeElement; return e === document.body || e.id === 'prompt' || getComputedStyle(e).outlineStyle !== 'none'")
+            self.assertTrue(outline, self.js("return document.activeElement.outerHTML"))
+        self.assertGreaterEqual(len(seen), wanted)
+        self.find("body").send_keys(Keys.ALT, "s")
+        self.assertTrue(self.find("#settings").is_displayed())
+        ActionChains(self.driver).send_keys(Keys.ESCAPE).perform()
+        self.assertFalse(self.find("#settings").is_displayed())
+        self.find("body").send_keys(Keys.ALT, "3")
+        wait(self.driver, lambda: self.find("#dashboard").is_displayed())
+
+    def test_everything_has_a_name(self):
+        self.open()
+        self.ask(SUM)
+        self.click("#open-settings")
+        self.js("document.querySelectorAll('dialog').forEach((dialog) => dialog.open || dialog.setAttribute('open', ''))")
+        self.driver.execute_cdp_cmd("Accessibility.enable", {})
+        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        self.driver.execute_cdp_cmd("Accessibility.disable", {})
+        checked = 0
+        for node in nodes:
+            role = node.get("role", {}).get("value")
+            if node.get("ignored") or role not in ("button", "textbox", "searchbox", "combobox", "link", "checkbox", "dialog", "image", "region"):
+                continue
+            checked += 1
+            self.assertTrue(node.get("name", {}).get("value"), node)
+        self.assertGreater(checked, 20)
+        self.assertEqual(self.js("return document.documentElement.lang"), "en")
+
+    def test_text_stands_out_in_both_themes(self):
+        for dark in (False, True):
+            browser.set_dark(self.driver, dark)
+            self.open()
+            self.ask(SUM)
+            faint = self.js((HERE / "contrast.js").read_text())
+            self.assertEqual(faint, [], "dark" if dark else "light")
+            self.driver.get(self.server.address + "/#/dashboard/")
+            wait(self.driver, lambda: self.all("[data-fact='q*, best share fetched']"))
+            self.assertEqual(self.js((HERE / "contrast.js").read_text()), [], "dashboard, " + ("dark" if dark else "light"))
+
+    def test_a_chosen_theme_stays(self):
+        self.open()
+        ground = lambda: self.js("return getComputedStyle(document.body).backgroundColor")
+        light = ground()
+        self.click("#open-settings")
+        self.js("const t = document.getElementById('theme'); t.value = 'dark'; t.dispatchEvent(new Event('change'))")
+        self.assertNotEqual(ground(), light)
+        self.driver.refresh()
+        browser.wait_ready(self.driver)
+        self.assertNotEqual(ground(), light)
+
+    def test_a_phone_shows_all_of_it(self):
+        browser.resize(self.driver, PHONE)
+        self.open(GREEDY | {"max_tokens": "40"})
+        self.ask(LONG)
+        fits = lambda: self.js("return document.documentElement.scrollWidth <= innerWidth && [...document.querySelectorAll('main, #dashboard, #bar')].every((e) => !e.checkVisibility() || e.scrollWidth <= e.clientWidth)")
+        self.assertTrue(fits())
+        self.assertFalse(self.find("#sidebar").is_displayed())
+        self.click("#open-sidebar")
+        wait(self.driver, lambda: self.find("#sidebar").is_displayed())
+        wait(self.driver, lambda: self.find("#conversations button").rect["x"] >= 0)
+        self.find("#conversations button").click()
+        wait(self.driver, lambda: not self.find("#sidebar").is_displayed())
+        small = self.js("return [...document.querySelectorAll('#bar button, #composer button')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 31).map((e) => e.id || e.className)")
+        self.assertEqual(small, [], "too small for a finger")
+        self.click("[data-to=dashboard]")
+        wait(self.driver, lambda: self.find("#dashboard").is_displayed())
+        self.assertTrue(fits())
+
+
+class Delivery(PageTest):
+    def ask_server(self, path, headers=None, method="GET"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        connection.request(method, path, headers=headers or {})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer, body
+
+    def files(self):
+        _, body = self.ask_server("/", {"Accept": "text/html"})
+        _, main = self.ask_server(re.search(rb'src="(page/[^"]+main\.js)"', body).group(1).decode().join(["/", ""]))
+        self.assertIn(b"import", main)
+        found = {match.decode() for match in re.findall(rb'(?:href|src)="(page/[^"]+)"', body)}
+        prism = next(path for path in found if path.endswith("main.js")).replace("main.js", "prism.js")
+        return ["/"] + sorted("/" + path for path in found | {prism})
+
+    def test_all_files_together_are_under_300_kb_compressed(self):
+        total = 0
+        for path in self.files():
+            answer, body = self.ask_server(path, {"Accept": "text/html", "Accept-Encoding": "gzip, br"})
+            self.assertEqual((answer.status, answer.getheader("Content-Encoding")), (200, "gzip"), path)
+            total += len(body)
+        self.assertGreater(total, 20_000)
+        self.assertLess(total, 300_000)
+
+    def test_the_page_needs_no_other_host(self):
+        for path in self.files():
+            if "licences" in path:
+                continue
+            _, body = self.ask_server(path, {"Accept": "text/html"})
+            for found in re.findall(rb"(?:src|href|import|url|fetch)\s*[=(]?\s*[\"'(](?:https?:)?//[^\"')]+", body):
+                self.fail(f"{path}: {found}")
+
+
+
+
+if __name__ == "__main__":
+    unittest.main()
