@@ -17,7 +17,8 @@ DESKTOP = (1440, 900)
 PHONE = (390, 844)
 
 
-def start(size=DESKTOP, dark=False, logs=None):
+def start(size=DESKTOP, dark=False, traced=False):
+    """traced: the log "performance" has the timeline of the page's thread."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     downloads = tempfile.mkdtemp(prefix="longshore-page-")
@@ -34,7 +35,9 @@ def start(size=DESKTOP, dark=False, logs=None):
     ):
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": downloads})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **(logs or {})})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **({"performance": "ALL"} if traced else {})})
+    if traced:
+        options.add_experimental_option("perfLoggingPrefs", {"enableNetwork": False, "enablePage": False, "traceCategories": "devtools.timeline"})
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver", log_output=os.devnull))
     driver.downloads = pathlib.Path(downloads)
     driver.set_script_timeout(60)
