@@ -121,8 +121,13 @@ def percentile(values, part):
 
 def offload_report(calls):
     """What a server with a GPU would say after so many seconds: 78 layers of 256 experts."""
-    rng = random.Random(calls)
-    uses = [[calls * ((e * 7 + layer) % 11) + rng.randrange(3) * calls for e in range(256)] for layer in range(78)]
+    uses, resident = [], []
+    for layer in range(78):
+        rng = random.Random(layer)
+        ranks = list(range(256))
+        rng.shuffle(ranks)  # Zipf: few experts are wanted often, and those are on the device
+        uses.append([int(calls * 900 / (rank + 1) ** 1.1 + (calls * 7919 * (rank + 3)) % 5) for rank in ranks])
+        resident.append("".join("1" if rank + rng.randrange(-12, 12) < 40 else "0" for rank in ranks))
     counters = dict.fromkeys("routes routes_on_device prefetched prefetched_unused policy_seconds".split(), 0)
     counters |= {"routes": 1000 * calls, "routed_experts": 1000 * calls, "hits": 600 * calls, "fetched": 120 * calls}
     counters |= {"computed_on_cpu": 280 * calls, "wire_bytes": 40_000_000_000 * calls, "wire_seconds": 0.8 * calls}
@@ -133,7 +138,7 @@ def offload_report(calls):
         "layers": 78,
         "first_layer": 3,
         "experts_per_layer": 256,
-        "resident": ["".join("1" if (e + layer) % 32 < 5 else "0" for e in range(256)) for layer in range(78)],
+        "resident": resident,
         "uses": uses,
         "ceilings": {"wire_bytes_per_second": 55e9, "cpu_bytes_per_second": 165e9, "dram_bytes_per_second": 0},
         "rates": {"wire_bytes_per_second": 53e9, "cpu_bytes_per_second": 159e9},

@@ -182,7 +182,8 @@ async function collect() {
       same([0, 7, 12.34, 1234.5, 999.96, 51.2e9, NaN].map((value) => metrics.format(value)), ['0', '7', '12.3', '1.23 k', '1.00 k', '51.2 G', '–']);
       same(metrics.format(51.2e9, 'B/s'), '51.2 GB/s');
       same(metrics.format(1536, 'B', 1024), '1.50 KiB');
-      same([0.0123, 1.5, 119.6, NaN].map(metrics.formatSeconds), ['12.3 ms', '1.50 s', '2 min 0 s', '–']);
+      same([0.0000123, 0.0123, 1.5, 119.6, NaN].map(metrics.formatSeconds), ['12.3 µs', '12.3 ms', '1.50 s', '2 min 0 s', '–']);
+      same(metrics.formatCount(19968), '19,968');
       same([0.5, 0.0123, 1].map(metrics.formatPart), ['50 %', '1.2 %', '100 %']);
     },
 

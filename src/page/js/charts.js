@@ -79,7 +79,7 @@ export class HeatMap {
   #read = h('output', { class: 'heat-read', 'aria-live': 'polite' });
 
   constructor() {
-    this.element = h('div', { class: 'heat-frame' }, this.#canvas, this.#read);
+    this.element = h('div', {}, this.#canvas, this.#read);
     this.#canvas.addEventListener('pointermove', (event) => this.#point(event));
     this.#canvas.addEventListener('pointerleave', () => this.#move(null));
     this.#canvas.addEventListener('blur', () => this.#move(null));
@@ -100,7 +100,7 @@ export class HeatMap {
       this.#uses = null;
       this.#canvas.width = experts;
       this.#canvas.height = layers;
-      this.#canvas.style.aspectRatio = `${experts} / ${Math.max(layers, experts / 6)}`;
+      this.#canvas.style.aspectRatio = `${experts} / ${Math.max(layers * 0.75, experts / 8)}`;
       this.#image = this.#context.createImageData(experts, layers);
     }
     if (restarted) this.#uses = null;

@@ -3,7 +3,7 @@
 import { request } from './api.js';
 import { Bar, HeatMap, Sparkline } from './charts.js';
 import { h } from './dom.js';
-import { Scrape, difference, format, formatPart, formatSeconds, quantile } from './metrics.js';
+import { Scrape, difference, format, formatCount, formatPart, formatSeconds, quantile } from './metrics.js';
 
 const PERIOD = 1000; // ms between two looks
 const KEPT = 120; // samples of a line
@@ -26,7 +26,9 @@ class Tile {
     this.element = h('div', { class: 'tile', id }, h('h3', {}, name), this.#value, this.#note, this.#spark.element);
   }
 
+  // null: nothing is known yet.
   put(number, text, note = '') {
+    if (number === null) return;
     this.#past.push(number);
     if (this.#past.length > KEPT) this.#past.shift();
     write(this.#value, text);
@@ -80,8 +82,8 @@ export class Dashboard {
   #timer = 0;
   #looking = false;
   #tiles = {
-    decode: new Tile('Tokens per second', 'tile-decode'),
-    prefill: new Tile('Prompt tokens per second', 'tile-prefill'),
+    decode: new Tile('Generated tokens/s', 'tile-decode'),
+    prefill: new Tile('Prompt tokens/s', 'tile-prefill'),
     running: new Tile('Requests', 'tile-running'),
     batch: new Tile('Tokens per step', 'tile-batch'),
   };
@@ -114,6 +116,8 @@ export class Dashboard {
       this.#state,
       h('div', { class: 'panels' },
         panel('Where the time goes', 'full', this.#timeBar.element, this.#timeFacts.element),
+        panel('Experts, layer by layer', 'full',
+          legend([['host-ramp', 'in host memory, cold to hot'], ['device-ramp', 'on the device, cold to hot']]), this.#heat.element, this.#heatNote),
         panel('Latency, last minute', '',
           h('table', { class: 'latency' },
             h('thead', {}, h('tr', {}, ['', 'Half below', '95 %', '99 %'].map((text) => (text ? h('th', { scope: 'col' }, text) : h('td'))))),
@@ -123,8 +127,6 @@ export class Dashboard {
         panel('Experts', '', this.#expertFacts.element),
         panel('Speculation', '', this.#specFacts.element),
         panel('Requests since the start', '', this.#requestFacts.element),
-        panel('Experts, layer by layer', 'full', this.#heat.element,
-          legend([['host-ramp', 'in host memory, cold to hot'], ['device-ramp', 'on the device, cold to hot']]), this.#heatNote),
       ),
     );
     document.addEventListener('visibilitychange', () => this.#schedule(0));
@@ -167,25 +169,26 @@ export class Dashboard {
     const seconds = now.at - before.at;
     const grown = (name, labels) => now.get(name, labels) - before.get(name, labels);
     const rate = (name, labels) => (seconds > 0 ? grown(name, labels) / seconds : 0);
+    const known = (number) => (seconds > 0 ? number : null);
 
     const decode = rate('generation_tokens_total');
-    this.#tiles.decode.put(decode, format(decode), decode > 0 && now.get('num_running_reqs') > 0 ? `${format(decode / now.get('num_running_reqs'))} each` : '');
+    this.#tiles.decode.put(known(decode), format(decode), decode > 0 && now.get('num_running_reqs') > 0 ? `${format(decode / now.get('num_running_reqs'))} each` : '');
     const computed = rate('step_tokens_total', { kind: 'prefill' });
-    this.#tiles.prefill.put(computed, format(computed), `${format(rate('cached_tokens_total'))} more from the cache`);
+    this.#tiles.prefill.put(known(computed), format(computed), `${format(rate('cached_tokens_total'))} more from the cache`);
     this.#tiles.running.put(now.get('num_running_reqs'), format(now.get('num_running_reqs')), `of ${format(now.get('max_running_requests'))} · ${format(now.get('num_queue_reqs'))} in the queue`);
     const steps = grown('num_steps_total');
     const batch = steps > 0 ? grown('step_tokens_total') / steps : 0;
-    this.#tiles.batch.put(batch, format(batch), `${format(steps > 0 ? grown('step_tokens_total', { kind: 'decode' }) / steps : 0)} decoded · ${format(seconds > 0 ? steps / seconds : 0)} steps/s`);
+    this.#tiles.batch.put(known(batch), format(batch), `${format(steps > 0 ? grown('step_tokens_total', { kind: 'decode' }) / steps : 0)} decoded · ${format(seconds > 0 ? steps / seconds : 0)} steps/s`);
 
     this.#showTime(grown, seconds);
     this.#showLatency(now);
     this.#showCache(now, grown);
     this.#showSpeculation(now, grown);
     const facts = this.#requestFacts;
-    facts.put('Finished', format(now.get('num_requests_total') - now.get('num_aborted_requests_total')));
-    facts.put('Cancelled, late or failed', format(now.get('num_aborted_requests_total')));
-    facts.put('Refused, queue full', format(now.get('num_refused_requests_total')));
-    facts.put('Preempted', format(now.get('num_retracted_requests_total')));
+    facts.put('Finished', formatCount(now.get('num_requests_total') - now.get('num_aborted_requests_total')));
+    facts.put('Cancelled, late or failed', formatCount(now.get('num_aborted_requests_total')));
+    facts.put('Refused, queue full', formatCount(now.get('num_refused_requests_total')));
+    facts.put('Preempted', formatCount(now.get('num_retracted_requests_total')));
     facts.put('Prompt tokens', format(now.get('prompt_tokens_total')));
     facts.put('Generated tokens', format(now.get('generation_tokens_total')));
   }
@@ -218,7 +221,7 @@ export class Dashboard {
     }
     const facts = this.#cacheFacts;
     const held = pages.used + pages.cached;
-    facts.put('Pages used / prefixes / all', `${format(pages.used)} / ${format(pages.cached)} / ${format(total)}`);
+    facts.put('Pages used / prefixes / all', `${formatCount(pages.used)} / ${formatCount(pages.cached)} / ${formatCount(total)}`);
     facts.put('Latents held', format(held * now.get('kv_page_bytes', { part: 'latent' }), 'B', 1024));
     facts.put('Index keys held', format(held * now.get('kv_page_bytes', { part: 'index' }), 'B', 1024));
     const queries = now.get('prefix_cache_queries_total');
@@ -274,7 +277,7 @@ export class Dashboard {
     const share = (part, whole) => formatPart(whole > 0 ? part / whole : NaN);
     const chosen = (c) => c('fetched') + c('computed_on_cpu');
     const total = (name) => counters[name];
-    facts.put('On the device', report.device ? `${format(report.device.experts)} of ${format(report.host.experts)}` : `none of ${format(report.host.experts)}: no device`);
+    facts.put('On the device', report.device ? `${formatCount(report.device.experts)} of ${formatCount(report.host.experts)}` : `none of ${formatCount(report.host.experts)}: no device`);
     facts.put('Hit rate, now', share(grown('hits'), grown('routed_experts')));
     facts.put('Hit rate, since the start', share(counters.hits, counters.routed_experts));
     // Of the misses, the share that is fetched rather than computed where it lies: what is best as the rates are, and what was done.

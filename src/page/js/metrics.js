@@ -89,10 +89,13 @@ export function format(value, unit = '', base = 1000) {
 
 export function formatSeconds(seconds) {
   if (!Number.isFinite(seconds)) return '–';
+  if (seconds > 0 && seconds < 0.0009995) return `${format(seconds * 1e6)} µs`;
   if (seconds < 0.9995) return `${format(seconds * 1000)} ms`;
   if (seconds < 90) return `${format(seconds)} s`;
   const whole = Math.round(seconds);
   return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
+
+export const formatCount = (count) => Math.round(count).toLocaleString('en');
 
 export const formatPart = (part) => (Number.isFinite(part) ? `${(part * 100).toFixed(part < 0.0995 ? 1 : 0)} %` : '–');
