@@ -71,27 +71,14 @@ def find_all(driver, selector):
 
 def load(driver, address, settings=None):
     """The page as for the first time, with these settings kept from before."""
+    origin = "/".join(address.split("/")[:3])
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    script = ""
+    if settings:
+        script = f"localStorage.setItem('longshore.settings', JSON.stringify({json.dumps(settings)}))"
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
     driver.get(address)
-    wait_ready(driver)
-    driver.execute_async_script(
-        """
-        const [settings, done] = arguments;
-        localStorage.clear();
-        sessionStorage.clear();
-        if (settings) localStorage.setItem('longshore.settings', settings);
-        // The page may hold the database open: it is emptied, not deleted.
-        const open = indexedDB.open('longshore', 1);
-        open.onsuccess = () => {
-          const names = [...open.result.objectStoreNames];
-          if (names.length > 0) open.result.transaction(names, 'readwrite').objectStore(names[0]).clear();
-          open.result.close();
-          done();
-        };
-        """,
-        json.dumps(settings) if settings else None,
-    )
-    driver.get("about:blank")
-    driver.get(address)
+    driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     wait_ready(driver)
 
 
