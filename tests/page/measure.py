@@ -13,7 +13,7 @@ from browser import find, load, wait
 from proxy import Proxy
 from selenium.webdriver.common.keys import Keys
 
-SCRIPTS = {"EvaluateScript", "FunctionCall", "FireAnimationFrame", "TimerFire", "RunMicrotasks", "v8.callFunction", "MinorGC", "MajorGC", "EventDispatch"}
+SCRIPTS = {"EvaluateScript", "v8.evaluateModule", "FunctionCall", "FireAnimationFrame", "TimerFire", "RunMicrotasks", "v8.callFunction", "MinorGC", "MajorGC", "EventDispatch"}
 
 # What models write: prose, a list, a table, code.
 TEXT = """## A section
@@ -60,7 +60,7 @@ def pieces():
 
 
 def replay(port, seconds, tokens_per_second=200):
-    """Milliseconds of script in every frame, while that many tokens come and the map of 78 x 256 changes every second."""
+    """Milliseconds of script in every frame (of the thread's own time: a shared machine counts for nothing), while that many tokens come and the map of 78 x 256 changes every second."""
     calls = {"offload": 0}
 
     def offload(handler, _):
@@ -77,8 +77,9 @@ def replay(port, seconds, tokens_per_second=200):
             load(driver, proxy.address)
             driver.get(proxy.address + "#/both/")
             wait(driver, lambda: calls["offload"] >= 2)
-            driver.execute_script("console.timeStamp('begin')")  # the load is another matter
             find(driver, "#prompt").send_keys("Go" + Keys.ENTER)
+            wait(driver, lambda: "paragraph" in find(driver, "#thread").text)
+            driver.execute_script("console.timeStamp('begin')")  # load and sending are another matter
             wait(driver, lambda: find(driver, "#send").get_attribute("aria-label") == "Send", seconds + 30)
             return frames_of(driver.get_log("performance"))
     finally:
@@ -99,14 +100,14 @@ def frames_of(log):
     thread = statistics.mode((pid, tid) for pid, tid, _ in begins)
     starts = sorted(ts for pid, tid, ts in begins if (pid, tid) == thread and ts >= marks[0])
     scripts = sorted(
-        (e["ts"], e.get("dur", 0)) for e in events if (e["pid"], e["tid"]) == thread and e.get("name") in SCRIPTS and e.get("ph") == "X"
+        (e["ts"], e.get("dur", 0), e["tdur"]) for e in events if (e["pid"], e["tid"]) == thread and e.get("name") in SCRIPTS and e.get("ph") == "X"
     )
     spent = [0.0] * len(starts)
     frame, end = 0, 0
-    for ts, duration in scripts:
+    for ts, wall, duration in scripts:
         if ts < end:
             continue  # within the one before
-        end = ts + duration
+        end = ts + wall
         while frame + 1 < len(starts) and starts[frame + 1] <= ts:
             frame += 1
         if ts >= starts[0]:

@@ -65,6 +65,7 @@ function colourOf(element, name) {
 }
 
 const SHADES = 32;
+const ONE = '1'.charCodeAt(0);
 
 // Layers x experts, a point each. Hue: where the expert lies; depth: how often it was wanted lately.
 export class HeatMap {
@@ -106,8 +107,7 @@ export class HeatMap {
     if (restarted) this.#uses = null;
     this.#warm(data.uses, decay, experts);
     this.#data = data;
-    this.#paint(data.resident, layers, experts);
-    this.#describe();
+    this.#describe(this.#paint(data.resident, layers, experts));
   }
 
   #warm(uses, decay, experts) {
@@ -124,21 +124,28 @@ export class HeatMap {
     this.#uses = uses;
   }
 
+  // Returns how many are on the device.
   #paint(resident, layers, experts) {
     this.#shades ??= this.#makeShades();
     const pixels = new Uint32Array(this.#image.data.buffer);
+    const heat = this.#heat;
+    const [host, device] = this.#shades;
+    let count = 0;
     let top = 0;
-    for (const value of this.#heat) if (value > top) top = value;
+    for (let at = 0; at < heat.length; ++at) top = Math.max(top, heat[at]);
     const scale = top > 0 ? (SHADES - 1) / Math.log1p(top) : 0;
     for (let layer = 0; layer < layers; ++layer) {
       const here = resident[layer];
       for (let e = 0; e < experts; ++e) {
         const at = layer * experts + e;
-        const shade = this.#heat[at] > 0 ? Math.round(Math.log1p(this.#heat[at]) * scale) : 0;
-        pixels[at] = this.#shades[here !== undefined && here[e] === '1' ? 1 : 0][shade];
+        const shade = heat[at] > 0 ? Math.round(Math.log1p(heat[at]) * scale) : 0;
+        const there = here !== undefined && here.charCodeAt(e) === ONE;
+        if (there) ++count;
+        pixels[at] = (there ? device : host)[shade];
       }
     }
     this.#context.putImageData(this.#image, 0, 0);
+    return count;
   }
 
   #makeShades() {
@@ -152,10 +159,8 @@ export class HeatMap {
     });
   }
 
-  #describe() {
-    const { layers, experts_per_layer: experts, resident } = this.#data;
-    let here = 0;
-    for (const row of resident) for (const letter of row) if (letter === '1') ++here;
+  #describe(here) {
+    const { layers, experts_per_layer: experts } = this.#data;
     this.#canvas.setAttribute('aria-label', `${layers} layers of ${experts} experts, ${here} of ${layers * experts} on the device. Arrow keys read one.`);
     this.#say();
   }

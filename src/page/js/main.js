@@ -2,6 +2,7 @@
 
 import { apiKey, setApiKey, whenKeyIsNeeded } from './api.js';
 import { Chat } from './chat.js';
+import { warm } from './colour.js';
 import { Connection } from './connection.js';
 import { Dashboard } from './dashboard.js';
 import { announce, h, icon, iconButton, saveFile } from './dom.js';
@@ -401,6 +402,7 @@ async function start() {
   list();
   route();
   document.body.dataset.ready = 'true';
+  warm();
 }
 
 start();
