@@ -133,12 +133,14 @@ export class HeatMap {
     let count = 0;
     let top = 0;
     for (let at = 0; at < heat.length; ++at) top = Math.max(top, heat[at]);
-    const scale = top > 0 ? (SHADES - 1) / Math.log1p(top) : 0;
+    // Use is as uneven as can be: the logarithm's square shows the few hot ones and lets the many cold ones rest.
+    const scale = top > 0 ? 1 / Math.log1p(top) : 0;
     for (let layer = 0; layer < layers; ++layer) {
       const here = resident[layer];
       for (let e = 0; e < experts; ++e) {
         const at = layer * experts + e;
-        const shade = heat[at] > 0 ? Math.round(Math.log1p(heat[at]) * scale) : 0;
+        const warmth = heat[at] > 0 ? Math.log1p(heat[at]) * scale : 0;
+        const shade = Math.round(warmth * warmth * (SHADES - 1));
         const there = here !== undefined && here.charCodeAt(e) === ONE;
         if (there) ++count;
         pixels[at] = (there ? device : host)[shade];
@@ -191,7 +193,7 @@ export class HeatMap {
   }
 
   #say() {
-    let text = '';
+    let text = this.#data ? 'Point at an expert, or read them with the arrow keys.' : '';
     if (this.#cursor && this.#data) {
       const { layer, e } = this.#cursor;
       const here = this.#data.resident[layer]?.[e] === '1';
