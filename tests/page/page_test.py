@@ -333,6 +333,18 @@ class Keeping(PageTest):
         self.click("#conversations button")
         wait(self.driver, lambda: self.answers() == ["40"])
 
+    def test_what_is_deleted_while_it_is_answered_stays_away(self):
+        self.open()
+        self.send(LONG)
+        wait(self.driver, lambda: self.answers() and len(self.answers()[0]) > 20)
+        self.click("#delete")
+        self.click("#confirm-yes")
+        wait(self.driver, lambda: self.find("#welcome").is_displayed())
+        self.assertEqual(self.all("#conversations button"), [])
+        self.driver.refresh()
+        browser.wait_ready(self.driver)
+        self.assertEqual(self.all("#conversations button"), [])
+
     def test_export_is_json_and_comes_back(self):
         self.open()
         self.ask(SUM)

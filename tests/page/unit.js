@@ -105,6 +105,9 @@ async function collect() {
         { role: 'tool', tool_call_id: 'c2', content: '1' },
       ]);
       same(tree.toMessages([], '  '), []);
+      const cut = tree.add(one, ask.id, { role: 'assistant', calls: [{ id: 'c3', name: 'w', arguments: '{"ci' }] });
+      same(tree.openCalls(one), []); // nobody can answer half a call
+      same(tree.toMessages([cut]), [{ role: 'assistant', content: '' }]);
     },
 
     'an export comes back, and a broken one is refused by message': () => {

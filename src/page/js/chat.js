@@ -127,8 +127,15 @@ export class Chat {
     this.#generations.get(this.shown.id)?.stop();
   }
 
+  // Stops what is being generated for these conversations and waits for its end: nothing is saved afterwards.
+  async end(ids) {
+    const running = ids.map((id) => this.#generations.get(id)).filter(Boolean);
+    for (const generation of running) generation.stop();
+    await Promise.all(running.map((generation) => generation.done));
+  }
+
   #regenerate(node) {
-    if (this.busy) return;
+    if (this.busy) this.stop();
     this.#generate(node.parent);
   }
 

@@ -156,7 +156,7 @@ async function confirm(text, yes = 'Delete') {
 async function deleteOne() {
   const { conversation } = chat;
   if (!(await confirm(`Delete “${conversation.title || 'Untitled'}” with all its versions?`))) return;
-  if (chat.busy) chat.stop();
+  await chat.end([conversation.id]);
   conversations.delete(conversation.id);
   await store.remove(conversation.id);
   open(newConversation(structuredClone(store.lastSettings())));
@@ -336,6 +336,7 @@ function listen() {
   });
   $('delete-all').addEventListener('click', async () => {
     if (!(await confirm('Delete every conversation kept in this browser?', 'Delete all'))) return;
+    await chat.end([...conversations.keys()]);
     conversations.clear();
     await store.removeAll();
     $('settings').close();

@@ -57,6 +57,15 @@ export function choose(conversation, id) {
   conversation.chosen[conversation.nodes[id].parent] = id;
 }
 
+const isWhole = (call) => {
+  try {
+    JSON.parse(call.arguments || '{}');
+    return true;
+  } catch {
+    return false; // the answer was cut in the middle of it
+  }
+};
+
 // The calls of the last shown message that have no result yet.
 export function openCalls(conversation) {
   const shown = path(conversation);
@@ -65,7 +74,7 @@ export function openCalls(conversation) {
     if (shown[i].role === 'tool') {
       answered.add(shown[i].callId);
     } else {
-      return (shown[i].calls ?? []).filter((call) => !answered.has(call.id));
+      return (shown[i].calls ?? []).filter((call) => isWhole(call) && !answered.has(call.id));
     }
   }
   return [];
@@ -81,8 +90,9 @@ export function toMessages(nodes, systemPrompt) {
     }
     const message = { role: node.role, content: node.content };
     if (node.reasoning) message.reasoning_content = node.reasoning;
-    if (node.calls?.length) {
-      message.tool_calls = node.calls.map((call) => ({
+    const calls = (node.calls ?? []).filter(isWhole);
+    if (calls.length > 0) {
+      message.tool_calls = calls.map((call) => ({
         id: call.id,
         type: 'function',
         function: { name: call.name, arguments: call.arguments || '{}' },
