@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include "bench/ceilings.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "server/log.h"
@@ -29,6 +30,7 @@ struct Flags {
   int64_t max_total_tokens = 0;
   bool disable_prefix_cache = false;
   std::string log_level = "info";
+  bool measure_dram = false;
   bool accepted = false;  // flags of SGLang that name what is always on
 };
 
@@ -81,6 +83,8 @@ void add_engine_flags(CLI::App& command, Flags& flags) {
       ->capture_default_str();
   command.add_flag("--disable-radix-cache", flags.disable_prefix_cache,
                    "compute every prompt from its beginning");
+  command.add_flag("--measure-dram", flags.measure_dram,
+                   "measure plain memory reads first (seconds), as the dashboard's ceiling");
   command.add_flag("--enable-cache-report", flags.accepted,
                    "always on; accepted for SGLang's scripts");
   command.add_flag("--enable-metrics", flags.accepted, "always on; accepted for SGLang's scripts");
@@ -159,11 +163,15 @@ void greet(const server::Server& server, const server::ServerOptions& options) {
 
 Result<void> run(const Flags& flags) {
   LS_TRY(const session::LoadOptions load_with, load_options(flags));
-  LS_TRY(const server::ServerOptions options, server_options(flags));
+  LS_TRY(server::ServerOptions options, server_options(flags));
   LS_TRY(const server::LogLevel level, log_level(flags.log_level));
   server::set_log_level(level);
   raise_descriptor_limit();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(load_with));
+  if (flags.measure_dram) {
+    LS_TRY(const double gbs, bench::dram_read_gbs(*loaded->pool, interrupt_token()));
+    options.app.api.dram_bytes_per_second = gbs * 1e9;
+  }
   LS_TRY(const std::unique_ptr<server::Server> server, server::Server::start(*loaded, options));
   greet(*server, options);
   using server::log;

@@ -35,9 +35,15 @@ struct StoreReport {
   ExpertCounters counters;
   std::vector<uint8_t>
       resident;  // [layers, experts per layer] 1: in a slot of the device; empty without one
-  int64_t slots_used_at_most = 0;    // of the device's slots; 0 where all or none are on it
+  int64_t slots_used_at_most = 0;  // of the device's slots; 0 where all or none are on it
+  // [layers, experts per layer] tokens routed to each since the start; empty where the host does
+  // not see them: everything is resident.
+  std::vector<int64_t> uses;
   double wire_bytes_per_second = 0;  // as decisions take it; 0: nothing is decided
   double cpu_bytes_per_second = 0;   // the same for experts of one token
+  // The same two as they were measured before the first step, wire and CPU at once: ceilings.
+  double wire_ceiling = 0;
+  double cpu_ceiling = 0;
 };
 
 }  // namespace longshore::offload

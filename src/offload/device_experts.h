@@ -78,12 +78,15 @@ class DeviceExperts {
 
   // Of the last call.
   [[nodiscard]] std::vector<Routed> routed() const { return routed_of(tokens_of_); }
+  // [per_layer] tokens that the last call routed to each expert of its layer.
+  [[nodiscard]] const std::vector<int32_t>& tokens_of() const { return tokens_of_; }
   [[nodiscard]] const ExpertCounters& counters() const { return counters_; }
   [[nodiscard]] int64_t pool_bytes() const { return bank_.blocks() * bank_.copied_bytes(); }
   // Missing experts of each call of the last step.
   [[nodiscard]] const std::vector<int64_t>& misses_of_step() const { return last_misses_; }
   // What create() was given or measured.
   [[nodiscard]] const Costs::Start& measured() const { return start_; }
+  [[nodiscard]] bool has_cpu() const { return cpu_ != nullptr; }
   [[nodiscard]] const Slots& slots() const { return slots_; }
   [[nodiscard]] const Costs& costs() const { return costs_; }
 

@@ -96,6 +96,7 @@ void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, Ma
   }
   if (device_ != nullptr) {
     device_->run(index, x, routes, y);
+    add_uses(index, device_->tokens_of());
     if (trace_ != nullptr) trace_->add(static_cast<int32_t>(index), device_->routed());
   } else if (grouped_ != nullptr) {
     counters_.routes += x.rows * routes.top_k;
@@ -164,6 +165,7 @@ Result<void> ExpertStore::record(TraceWriter* writer) {
 
 void ExpertStore::report(StoreReport& into) const {
   into.counters = counters();
+  into.uses = uses_;
   if (grouped_ != nullptr) {
     into.counters.prefetched = grouped_->counters().prefetched;
     into.counters.wire_bytes = grouped_->counters().wire_bytes;
@@ -179,7 +181,11 @@ void ExpertStore::report(StoreReport& into) const {
     into.resident[expert] = device_->slots().find(static_cast<int32_t>(expert)) >= 0 ? 1 : 0;
   const Costs& costs = device_->costs();
   into.wire_bytes_per_second = costs.wire_bytes_per_second();
+  const Costs::Start& start = device_->measured();
+  into.wire_ceiling = start.wire_bytes_per_second;
+  if (!device_->has_cpu()) return;
   into.cpu_bytes_per_second = static_cast<double>(experts_->expert_bytes()) / costs.cpu_seconds(1);
+  into.cpu_ceiling = static_cast<double>(experts_->expert_bytes()) / start.cpu_seconds_one_token;
 }
 
 int64_t ExpertStore::pool_bytes() const {
@@ -197,12 +203,19 @@ const ExpertCounters& ExpertStore::counters() const {
   return device_ != nullptr ? device_->counters() : counters_;
 }
 
+void ExpertStore::add_uses(int64_t index, const std::vector<int32_t>& tokens_of) {
+  uses_.resize(static_cast<size_t>(experts_->size()));
+  int64_t* layer = uses_.data() + index * experts_->per_layer();
+  for (size_t e = 0; e < tokens_of.size(); ++e) layer[e] += tokens_of[e];
+}
+
 void ExpertStore::count(int64_t index, int64_t tokens, const Routes& routes) {
   std::fill(tokens_of_.begin(), tokens_of_.end(), 0);
   for (int64_t i = 0; i < tokens * routes.top_k; ++i)
     ++tokens_of_[static_cast<size_t>(routes.ids[i])];
   const auto distinct =
       static_cast<int64_t>(tokens_of_.size()) - std::count(tokens_of_.begin(), tokens_of_.end(), 0);
+  add_uses(index, tokens_of_);
   counters_.routes += tokens * routes.top_k;
   counters_.routed_experts += distinct;
   counters_.computed_on_cpu += distinct;

@@ -103,6 +103,8 @@ class ExpertStore {
   void run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
                 const kernels::ExpertView* table);
   void count(int64_t index, int64_t tokens, const Routes& routes);
+  // tokens_of: [per_layer] of one call of the layer.
+  void add_uses(int64_t index, const std::vector<int32_t>& tokens_of);
 
   kernels::Backend* backend_ = nullptr;
   std::unique_ptr<HostExperts> experts_;  // does not move: others point to it
@@ -115,6 +117,7 @@ class ExpertStore {
   Routing* forced_ = nullptr;
   std::vector<int32_t> drawn_;      // [tokens, top_k] scratch of forced_
   std::vector<int32_t> tokens_of_;  // [per_layer] scratch of count()
+  std::vector<int64_t> uses_;       // [layers, per_layer] tokens since the start
 };
 
 }  // namespace longshore::offload

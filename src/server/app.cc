@@ -13,6 +13,7 @@
 #include "server/openai/chat.h"
 #include "server/openai/completions.h"
 #include "server/openai/errors.h"
+#include "server/page.h"
 
 namespace longshore::server {
 namespace {
@@ -31,6 +32,22 @@ HttpResponse json_response(std::string body) {
   HttpResponse response;
   response.body = std::move(body);
   return response;
+}
+
+HttpResponse list_of_paths(const ApiOptions& options) {
+  HttpResponse response;
+  response.content_type = "text/plain; charset=utf-8";
+  response.headers.push_back({"Vary", "Accept"});
+  response.body = path_list(options);
+  return response;
+}
+
+ServingFacts facts_of(const session::LoadedModel& loaded) {
+  const model::KvLayout& layout = loaded.layout;
+  const auto indexers = std::count(layout.has_index.begin(), layout.has_index.end(), true);
+  return {.max_running = loaded.engine->options().max_running,
+          .latent_page_bytes = layout.layers() * layout.latent_page_bytes(),
+          .index_page_bytes = indexers > 0 ? indexers * layout.index_page_bytes() : 0};
 }
 
 std::string_view bearer_token(std::string_view authorization) {
@@ -73,6 +90,7 @@ const std::vector<App::Route>& App::routes() {
       {"/v1/offload/budget", false, false},
       {"/metrics", true, false},
       {"/health", true, true},
+      {"/page/", true, true},
       {"/", true, true},
   };
   return table;
@@ -198,16 +216,16 @@ HttpResponse App::get(const HttpRequest& request) const {
   if (request.path == "/metrics") {
     HttpResponse response;
     response.content_type = Metrics::kContentType;
-    response.body = metrics_.render(sources_.engine());
+    response.body = metrics_.render(sources_.engine(), facts_of(loaded_));
     return response;
   }
   if (request.path == "/v1/offload")
-    return json_response(offload_report(loaded_, sources_.experts()));
-  if (request.path == "/") {
-    HttpResponse response;
-    response.content_type = "text/plain; charset=utf-8";
-    response.body = front_page(options_.api);
-    return response;
+    return json_response(offload_report(loaded_, options_.api, sources_.experts()));
+  if (request.path == "/" && !wants_page(request)) return list_of_paths(options_.api);
+  if (request.path == "/" || request.path.starts_with("/page/")) {
+    if (auto file = page_response(request)) return std::move(*file);
+    return error_response(
+        request, ApiError{404, "the page has no such file: load / again", "", "unknown_path"});
   }
   const Json model = model_entry(loaded_, options_.api, created_);
   if (request.path == kModels) return json_response(model_list(model));

@@ -179,7 +179,7 @@ ApiResult<std::string> detokenize(const session::LoadedModel& loaded, const Json
   return Json{{"text", text}, {"prompt", text}}.dump();
 }
 
-std::string offload_report(const session::LoadedModel& loaded,
+std::string offload_report(const session::LoadedModel& loaded, const ApiOptions& options,
                            const offload::StoreReport& experts) {
   const offload::ExpertStore& store = loaded.model->experts();
   const auto per_layer = static_cast<size_t>(store.experts().per_layer());
@@ -189,6 +189,11 @@ std::string offload_report(const session::LoadedModel& loaded,
     std::string layer(per_layer, '0');
     for (size_t e = 0; e < per_layer; ++e) layer[e] = experts.resident[first + e] != 0 ? '1' : '0';
     resident.push_back(std::move(layer));
+  }
+  Json uses = Json::array();
+  for (size_t first = 0; first < experts.uses.size(); first += per_layer) {
+    const auto* begin = experts.uses.data() + first;
+    uses.push_back(std::vector<int64_t>(begin, begin + per_layer));
   }
   Json device = nullptr;
   if (store.pool_bytes() > 0) {
@@ -204,7 +209,15 @@ std::string offload_report(const session::LoadedModel& loaded,
                         {{"experts", store.experts().size()},
                          {"expert_bytes", store.expert_bytes()},
                          {"bytes", store.experts().size() * store.expert_bytes()}}},
+                       {"layers", static_cast<int64_t>(store.experts().layers())},
+                       {"first_layer", loaded.checkpoint->config().first_k_dense},
+                       {"experts_per_layer", per_layer},
                        {"resident", resident},
+                       {"uses", uses},
+                       {"ceilings",
+                        {{"wire_bytes_per_second", experts.wire_ceiling},
+                         {"cpu_bytes_per_second", experts.cpu_ceiling},
+                         {"dram_bytes_per_second", options.dram_bytes_per_second}}},
                        {"rates",
                         {{"wire_bytes_per_second", experts.wire_bytes_per_second},
                          {"cpu_bytes_per_second", experts.cpu_bytes_per_second}}},
@@ -243,7 +256,7 @@ ApiResult<std::string> change_budget(const Json& body,
   return Json{{"gpu_expert_gib", gib}, {"slots", *slots}}.dump();
 }
 
-std::string front_page(const ApiOptions& options) {
+std::string path_list(const ApiOptions& options) {
   return fmt::format(
       "longshore serves {}\n\n"
       "POST /v1/chat/completions        OpenAI\n"
@@ -255,7 +268,8 @@ std::string front_page(const ApiOptions& options) {
       "GET  /v1/offload                 where the experts are\n"
       "POST /v1/offload/budget          {{\"gpu_expert_gib\": N}} while serving\n"
       "GET  /metrics                    Prometheus\n"
-      "GET  /health\n",
+      "GET  /health\n"
+      "GET  /                           this list, and to a browser the page\n",
       options.served_model);
 }
 

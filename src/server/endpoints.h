@@ -1,4 +1,4 @@
-// The small endpoints: models, tokenize, detokenize, offload, the front page.
+// The small endpoints: models, tokenize, detokenize, offload, the list of paths.
 //
 // Threading: any thread.
 #pragma once
@@ -32,12 +32,14 @@ namespace longshore::server {
 
 // Where the experts are and who computed them. report: as of the last step.
 [[nodiscard]] std::string offload_report(const session::LoadedModel& loaded,
+                                         const ApiOptions& options,
                                          const offload::StoreReport& report);
 
 // {"gpu_expert_gib": number} -> {"gpu_expert_gib", "slots"}, in force from the next step on.
 [[nodiscard]] ApiResult<std::string> change_budget(
     const text::Json& body, const std::function<Result<int64_t>(int64_t)>& limit_slots);
 
-[[nodiscard]] std::string front_page(const ApiOptions& options);
+// What "/" says to who does not ask for HTML.
+[[nodiscard]] std::string path_list(const ApiOptions& options);
 
 }  // namespace longshore::server

@@ -63,13 +63,14 @@ std::string serialize(const HttpResponse& response, const Framing& framing) {
   for (const Header& header : response.headers) {
     fmt::format_to(std::back_inserter(out), "{}: {}\r\n", header.name, header.value);
   }
-  if (response.status != 204) {
+  const bool bodiless = response.status == 204 || response.status == 304;
+  if (!bodiless) {
     if (!response.body.empty())
       fmt::format_to(std::back_inserter(out), "Content-Type: {}\r\n", response.content_type);
     fmt::format_to(std::back_inserter(out), "Content-Length: {}\r\n", response.body.size());
   }
   out += "\r\n";
-  if (!framing.head_only && response.status != 204) out += response.body;
+  if (!framing.head_only && !bodiless) out += response.body;
   return out;
 }
 
@@ -95,6 +96,8 @@ std::string_view reason_phrase(int status) {
       return "OK";
     case 204:
       return "No Content";
+    case 304:
+      return "Not Modified";
     case 400:
       return "Bad Request";
     case 401:

@@ -39,8 +39,8 @@ class Registrar {
  public:
   explicit Registrar(const std::string& model_name) : labels_{{"model_name", model_name}} {}
 
-  Gauge& gauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(full(name)).Help(help).Register(registry_).Add(labels_);
+  Gauge& gauge(const char* name, const char* help, const Labels& more = {}) {
+    return prometheus::BuildGauge().Name(full(name)).Help(help).Register(registry_).Add(with(more));
   }
   Counter& counter(const char* name, const char* help, const Labels& more = {}) {
     return prometheus::BuildCounter()
@@ -77,6 +77,11 @@ class Registrar {
 constexpr const char* kTtftHelp = "Seconds from the arrival of a request to its first token.";
 constexpr const char* kE2eHelp = "Seconds from the arrival of a request to its last token.";
 constexpr const char* kGeneratedHelp = "Tokens generated.";
+constexpr const char* kPagesHelp =
+    "Pages of the cache: of running requests, of known prefixes alone, free.";
+constexpr const char* kPageBytesHelp = "Bytes of one page, all layers.";
+constexpr const char* kStepTokensHelp =
+    "Tokens of forward passes: one per decoding request, chunks.";
 constexpr const char* kStepHelp = "Seconds of the engine's steps, by part.";
 
 // What differs between streaming and not.
@@ -137,6 +142,12 @@ struct Metrics::Impl {
   Gauge& hit_rate =
       r.gauge("cache_hit_rate", "Part of the prompt found in the prefix cache, latest prefill.");
   Gauge& throughput = r.gauge("gen_throughput", "Tokens generated per second.");
+  Gauge& max_running = r.gauge("max_running_requests", "Requests that one step may compute.");
+  Gauge& used_pages = r.gauge("kv_pages", kPagesHelp, {{"state", "used"}});
+  Gauge& cached_pages = r.gauge("kv_pages", kPagesHelp, {{"state", "cached"}});
+  Gauge& free_pages = r.gauge("kv_pages", kPagesHelp, {{"state", "free"}});
+  Gauge& latent_bytes = r.gauge("kv_page_bytes", kPageBytesHelp, {{"part", "latent"}});
+  Gauge& index_bytes = r.gauge("kv_page_bytes", kPageBytesHelp, {{"part", "index"}});
   Gauge& connections = r.gauge("num_open_connections", "Connections of clients.");
   Counter& prompt_tokens =
       r.counter("prompt_tokens_total", "Prompt tokens computed or found in the cache.");
@@ -154,6 +165,8 @@ struct Metrics::Impl {
   Counter& refused =
       r.counter("num_refused_requests_total", "Requests answered 429: the queue was full.");
   Counter& steps = r.counter("num_steps_total", "Forward passes.");
+  Counter& decoded = r.counter("step_tokens_total", kStepTokensHelp, {{"kind", "decode"}});
+  Counter& prefilled = r.counter("step_tokens_total", kStepTokensHelp, {{"kind", "prefill"}});
   Counter& plan = r.counter("step_seconds_total", kStepHelp, {{"part", "plan"}});
   Counter& forward = r.counter("step_seconds_total", kStepHelp, {{"part", "forward"}});
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
@@ -175,6 +188,8 @@ Metrics::~Metrics() = default;
 void Metrics::on_step(const engine::StepReport& report) {
   Impl& m = *impl_;
   m.steps.Increment();
+  m.decoded.Increment(as_double(report.decode_tokens));
+  m.prefilled.Increment(as_double(report.prefill_tokens));
   m.prompt_tokens.Increment(as_double(report.prefill_tokens + report.prefix_hits));
   m.cached_tokens.Increment(as_double(report.prefix_hits));
   m.prefix_queries.Increment(as_double(report.prefix_queries));
@@ -188,13 +203,19 @@ void Metrics::on_step(const engine::StepReport& report) {
     m.hit_rate.Set(as_double(report.prefix_hits) / as_double(report.prefix_queries));
 }
 
-std::string Metrics::render(const engine::EngineCounters& counters) {
+std::string Metrics::render(const engine::EngineCounters& counters, const ServingFacts& facts) {
   Impl& m = *impl_;
   const int64_t used = counters.pages - counters.free_pages - counters.cached_pages;
   m.running.Set(as_double(counters.running));
   m.queued.Set(as_double(counters.queued));
   m.token_usage.Set(counters.pages > 0 ? as_double(used) / as_double(counters.pages) : 0);
   m.used_tokens.Set(as_double(used * kernels::kPageTokens));
+  m.max_running.Set(as_double(facts.max_running));
+  m.used_pages.Set(as_double(used));
+  m.cached_pages.Set(as_double(counters.cached_pages));
+  m.free_pages.Set(as_double(counters.free_pages));
+  m.latent_bytes.Set(as_double(facts.latent_page_bytes));
+  m.index_bytes.Set(as_double(facts.index_page_bytes));
   m.throughput.Set(m.rate.rate());
   return m.r.render();
 }

@@ -16,6 +16,13 @@
 
 namespace longshore::server {
 
+// What does not change while the server runs.
+struct ServingFacts {
+  int64_t max_running = 0;        // sequences of one step
+  int64_t latent_page_bytes = 0;  // of one page, all layers
+  int64_t index_page_bytes = 0;
+};
+
 class Metrics {
  public:
   explicit Metrics(const std::string& model_name);
@@ -24,7 +31,8 @@ class Metrics {
   // After every step, on the engine's thread.
   void on_step(const engine::StepReport& report);
   // The text format, version 0.0.4.
-  [[nodiscard]] std::string render(const engine::EngineCounters& counters);
+  [[nodiscard]] std::string render(const engine::EngineCounters& counters,
+                                   const ServingFacts& facts);
   static constexpr const char* kContentType = "text/plain; version=0.0.4; charset=utf-8";
 
   void count_response(int status);

@@ -14,7 +14,8 @@ class Server:
     """A context manager; `address` is http://127.0.0.1:PORT."""
 
     def __init__(self, *flags):
-        command = [BINARY, "serve", str(ROOT / "models/glm-nano"), "--port", "0", "--log-level", "warning", *flags]
+        port = [] if "--port" in flags else ["--port", "0"]
+        command = [BINARY, "serve", str(ROOT / "models/glm-nano"), *port, "--log-level", "warning", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         first = self.process.stdout.readline()
         if " on http://" not in first:

@@ -1,6 +1,7 @@
 // A model whose device holds none, some or all of the experts gives what it gives when all of them
 // are in one place.
 #include <cmath>
+#include <numeric>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -158,6 +159,21 @@ TEST(OffloadedModel, APrefillLeavesTheSlotsAsTheyAre) {
   device.model->experts().report(after);
   EXPECT_EQ(before.resident, after.resident);
   EXPECT_GT(after.counters.prefetched, 0);
+}
+
+TEST(OffloadedModel, EveryRouteIsAUseOfItsExpertAndTheMeasuredRatesAreCeilings) {
+  const std::string dir = conformance("conf-fp8");
+  TestModel device(dir, "fake:reference", 64, 1, 4, options_for(dir, 0.3), true);
+  (void)device.score(golden_ids("conf-fp8"), -1, 5, false);
+  offload::StoreReport report;
+  device.model->experts().report(report);
+  EXPECT_EQ(report.uses.size(), report.resident.size());
+  EXPECT_GT(report.counters.routes, 0);
+  EXPECT_EQ(std::accumulate(report.uses.begin(), report.uses.end(), int64_t{0}),
+            report.counters.routes);
+  EXPECT_DOUBLE_EQ(report.wire_ceiling, even_costs().wire_bytes_per_second);
+  EXPECT_DOUBLE_EQ(report.cpu_ceiling, static_cast<double>(device.model->experts().expert_bytes()) /
+                                           even_costs().cpu_seconds_one_token);
 }
 
 TEST(OffloadedModel, AFailingCopyIsTheStepsError) {

@@ -288,6 +288,13 @@ TEST_F(Http, ShowsModelsMetricsOffloadAndAFrontPage) {
   EXPECT_GT(offload["counters"]["routed_experts"], 0);
   EXPECT_EQ(offload["counters"]["routed_experts"], offload["counters"]["computed_on_cpu"]);
   EXPECT_TRUE(offload["resident"].empty());
+  EXPECT_EQ(offload["uses"].size(), offload["layers"].get<size_t>());
+  int64_t uses = 0;
+  for (const Json& layer : offload["uses"]) {
+    EXPECT_EQ(layer.size(), offload["experts_per_layer"].get<size_t>());
+    for (const Json& one : layer) uses += one.get<int64_t>();
+  }
+  EXPECT_EQ(uses, offload["counters"]["routes"].get<int64_t>());
   EXPECT_TRUE(eventually([&] { return idle(); }));
   const Reply metrics = ask(get("/metrics"));
   EXPECT_TRUE(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
@@ -297,10 +304,62 @@ TEST_F(Http, ShowsModelsMetricsOffloadAndAFrontPage) {
         " 1",
         "longshore:inter_token_latency_seconds_count{model_name=\"glm-nano\"} 4",
         "longshore:num_requests_total{model_name=\"glm-nano\"} 1",
+        "longshore:step_tokens_total{kind=\"decode\",model_name=\"glm-nano\"} 4",
+        "longshore:kv_pages{model_name=\"glm-nano\",state=\"used\"} 0",
+        "longshore:max_running_requests{model_name=\"glm-nano\"} 16",
         "longshore:num_running_reqs{model_name=\"glm-nano\"} 0"}) {
     EXPECT_NE(metrics.body.find(line), std::string::npos) << line;
   }
   EXPECT_NE(ask(get("/")).body.find("/v1/chat/completions"), std::string::npos);
+}
+
+// The part of `text` between two others.
+std::string between(const std::string& text, const std::string& before, const std::string& after) {
+  const size_t begin = text.find(before);
+  if (begin == std::string::npos) return "";
+  const size_t from = begin + before.size();
+  return text.substr(from, text.find(after, from) - from);
+}
+
+TEST_F(Http, ThePageIsForBrowsersAndForbidsWhatItDoesNotNeed) {
+  const Reply page = ask(get("/", "Accept: text/html,*/*;q=0.8\r\n"));
+  EXPECT_EQ(page.status, 200);
+  EXPECT_EQ(page.header("content-type"), "text/html; charset=utf-8");
+  EXPECT_EQ(page.header("cache-control"), "no-cache");
+  EXPECT_EQ(page.header("x-content-type-options"), "nosniff");
+  EXPECT_THAT(page.header("vary"), HasSubstr("Accept"));
+  const std::string policy(page.header("content-security-policy"));
+  EXPECT_THAT(policy, HasSubstr("default-src 'none'; script-src 'self'; style-src 'self';"));
+  EXPECT_THAT(policy, HasSubstr("trusted-types 'none'"));
+  EXPECT_THAT(policy, testing::Not(HasSubstr("unsafe")));
+  // Nothing inline, which that policy would refuse.
+  EXPECT_THAT(page.body, testing::Not(HasSubstr("style=")));
+  EXPECT_THAT(page.body, testing::Not(HasSubstr("onclick")));
+  EXPECT_THAT(page.body, testing::Not(HasSubstr("<script>")));
+}
+
+TEST_F(Http, ThePagesFilesAreCompressedOnceAndKeptByBrowsers) {
+  const Reply page = ask(get("/", "Accept: text/html\r\n"));
+  const std::string style = "/" + between(page.body, "rel=\"stylesheet\" href=\"", "\"");
+  const Reply plain = ask(get(style));
+  EXPECT_EQ(plain.status, 200);
+  EXPECT_EQ(plain.header("content-type"), "text/css; charset=utf-8");
+  EXPECT_THAT(plain.header("cache-control"), HasSubstr("immutable"));
+  EXPECT_TRUE(plain.header("content-encoding").empty());
+  const Reply packed = ask(get(style, "Accept-Encoding: br, gzip;q=0.5\r\n"));
+  EXPECT_EQ(packed.header("content-encoding"), "gzip");
+  EXPECT_LT(packed.body.size(), plain.body.size() / 2);
+  EXPECT_NE(packed.header("etag"), plain.header("etag"));
+  EXPECT_TRUE(ask(get(style, "Accept-Encoding: gzip;q=0\r\n")).header("content-encoding").empty());
+  const std::string tag(packed.header("etag"));
+  const Reply same =
+      ask(get(style, "Accept-Encoding: gzip\r\nIf-None-Match: \"x\", W/" + tag + "\r\n"));
+  EXPECT_EQ(same.status, 304);
+  EXPECT_EQ(same.header("etag"), tag);
+  EXPECT_TRUE(same.body.empty());
+  EXPECT_EQ(ask(get(style, "If-None-Match: \"x\"\r\n")).status, 200);
+  EXPECT_EQ(ask(get("/page/other/style.css")).status, 404);
+  EXPECT_EQ(ask(post("/page/other/style.css", "{}")).status, 405);
 }
 
 class HttpWithKey : public ServerTest {
@@ -325,6 +384,7 @@ TEST_F(HttpWithKey, LetsInOnlyWhoHasIt) {
   EXPECT_EQ(ask(get("/v1/models", "x-api-key: secret\r\n")).status, 200);
   EXPECT_EQ(ask(get("/metrics")).status, 401);
   EXPECT_EQ(ask(get("/health")).status, 200);
+  EXPECT_EQ(ask(get("/", "Accept: text/html\r\n")).status, 200);  // it asks for the key itself
   EXPECT_EQ(Json::parse(ask(post("/v1/messages", "{}")).body)["error"]["type"],
             "authentication_error");
 }
