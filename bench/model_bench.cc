@@ -45,7 +45,7 @@ double full_token_bytes(const session::LoadedModel& loaded) {
     (layer.moe ? moe : dense) = bytes;
     rest -= bytes;
   }
-  if (dense == 0 || moe == 0) return 0;
+  if (dense == 0 || moe == 0 || loaded.options.offload_meta) return 0;
   moe += loaded.checkpoint->config().experts_per_token * loaded.model->experts().expert_bytes();
   return static_cast<double>(rest + kDenseLayers * dense + kMoeLayers * moe);
 }
@@ -57,6 +57,7 @@ Ceilings bounds(const session::LoadedModel& loaded, const Ceilings& measured) {
 
 // Weight bytes of one token's routed experts: they are distinct.
 int64_t expert_bytes_of_token(const session::LoadedModel& loaded) {
+  if (loaded.options.offload_meta) return 0;
   const GlmConfig& config = loaded.checkpoint->config();
   return (config.num_layers - config.first_k_dense) * config.experts_per_token *
          loaded.model->experts().expert_bytes();

@@ -43,6 +43,10 @@ SafetensorsTensor tensor(std::string name, DType dtype, std::vector<int64_t> sha
 Result<void> run(const Flags& flags) {
   LS_TRY(const std::vector<int32_t> ids, read_ids(flags.ids));
   LS_TRY(session::LoadOptions options, flags.model.load_options());
+  if (options.offload_meta) {
+    return fail(ErrorKind::kUsage,
+                "--offload-mode meta has no expert weights: there are no logits to write");
+  }
   options.with_text = false;
   options.with_mtp = flags.mtp;
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));

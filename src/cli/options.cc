@@ -82,7 +82,9 @@ void ModelFlags::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--moe-config-folder", moe_config_folder,
                      "tuned tiles of the device's experts, files named as SGLang's and vLLM's");
-  command.add_option("--offload-mode", offload_mode, "cpu: pinned host memory")
+  command
+      .add_option("--offload-mode", offload_mode,
+                  "cpu: pinned host memory; meta: no expert weights, for bench alone")
       ->capture_default_str();
   command.add_option("--record-routing", record_routing,
                      "write the experts that every step chose to this file, for bench policy");
@@ -135,10 +137,10 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
     options.gpu_expert_gib = gib;
   }
   options.record_routing = record_routing;
-  if (offload_mode != "cpu") {
+  if (offload_mode != "cpu" && offload_mode != "meta") {
     return fail(ErrorKind::kUsage,
-                "--offload-mode {}: only cpu (pinned host memory) is there; meta, shm_cpu and "
-                "sharded_gpu are not",
+                "--offload-mode {}: only cpu (pinned host memory) and meta (no expert weights, for "
+                "bench) are there; shm_cpu and sharded_gpu are not",
                 offload_mode);
   }
   if (moe_activations != "bf16" && moe_activations != "fp8")
@@ -147,6 +149,7 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   options.moe_config_folder = moe_config_folder;
   LS_TRY_VOID(offload_group.validate());
   options.offload_group = offload_group;
+  options.offload_meta = offload_mode == "meta";
   options.cpu_isa = cpu_isa;
   options.threads = threads;
   options.numa = numa == "auto";

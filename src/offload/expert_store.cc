@@ -20,6 +20,7 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
   LS_TRY(HostExperts experts, HostExperts::bind(checkpoint, first_layer, layers));
   store.experts_ = std::make_unique<HostExperts>(std::move(experts));
   store.tokens_of_.resize(static_cast<size_t>(store.experts_->per_layer()));
+  store.meta_ = options.meta;
   if (backend.memory().host() || store.experts_->size() == 0) return store;
   if (options.group.on()) {
     if (backend.transfers() == nullptr) {
@@ -29,6 +30,12 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
     return store;
   }
   store.slots_ = slots_within(*store.experts_, options.budget_bytes);
+  if (options.meta) {
+    const bool all = store.slots_ == store.experts_->size();
+    LS_TRY(store.resident_,
+           DeviceBank::create(*store.experts_, backend, store.slots_ + (all ? 0 : options.ring)));
+    return store;
+  }
   if (store.slots_ == store.experts_->size()) {
     LS_TRY_VOID(store.load_all());
     return store;
@@ -89,6 +96,10 @@ Result<void> ExpertStore::load_all() {
 
 void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y) {
   const int64_t index = experts_->index_of(layer);
+  if (meta_) {
+    counters_.routes += x.rows * routes.top_k;
+    return;
+  }
   if (forced_ != nullptr) {
     drawn_.resize(static_cast<size_t>(x.rows * routes.top_k));
     forced_->draw(static_cast<int32_t>(index), x.rows, routes.top_k, drawn_.data());
@@ -173,7 +184,7 @@ void ExpertStore::report(StoreReport& into) const {
     for (int64_t i = 0; i < experts_->size(); ++i)
       into.resident[static_cast<size_t>(i)] = grouped_->resident(i / experts_->per_layer()) ? 1 : 0;
   }
-  if (resident_) into.resident.assign(static_cast<size_t>(experts_->size()), 1);
+  if (resident_ && !meta_) into.resident.assign(static_cast<size_t>(experts_->size()), 1);
   if (device_ == nullptr) return;
   into.slots_used_at_most = device_->slots().limit();
   into.resident.resize(static_cast<size_t>(experts_->size()));

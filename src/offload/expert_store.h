@@ -43,6 +43,8 @@ struct StoreOptions {
   double forced_fetch = -1;  // share of the misses that is fetched; negative: as measured costs say
   std::optional<Costs::Start> costs = std::nullopt;
   GroupOptions group = {};  // on: whole layers stream, the budget is not read
+  // Dry runs: the device's memory is taken, no expert is read, and experts add nothing.
+  bool meta = false;
 };
 
 class ExpertStore {
@@ -115,6 +117,7 @@ class ExpertStore {
   ExpertCounters counters_;                  // without device_
   TraceWriter* trace_ = nullptr;
   Routing* forced_ = nullptr;
+  bool meta_ = false;
   std::vector<int32_t> drawn_;      // [tokens, top_k] scratch of forced_
   std::vector<int32_t> tokens_of_;  // [per_layer] scratch of count()
   std::vector<int64_t> uses_;       // [layers, per_layer] tokens since the start

@@ -137,17 +137,24 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
   kernels::Backend& backend = *loaded.backend;
   const bool host = backend.memory().host();
   const auto read_ahead = [&]() -> Result<void> {
-    if (!options.synthetic.empty()) return {};
+    if (!options.synthetic.empty() || options.offload_meta) return {};
     return checkpoint.prefault(threads, progress, cancel);
   };
   // Pages of a mapped file lie where whoever read them first ran: with several nodes the weights
   // are read to where they are computed, before anything points at them.
-  const bool placed = host && loaded.pool->nodes() > 1 && options.synthetic.empty();
+  const bool placed =
+      host && loaded.pool->nodes() > 1 && options.synthetic.empty() && !options.offload_meta;
   if (placed) {
     LS_TRY_VOID(loaded.checkpoint->read_into_memory(threads, loaded.topology, progress, cancel));
   }
   offload::StoreOptions offload;
   offload.group = options.offload_group;
+  offload.meta = options.offload_meta;
+  if (offload.meta && (options.with_text || options.with_mtp || offload.group.on())) {
+    return fail(ErrorKind::kUsage,
+                "--offload-mode meta has no expert weights, so nothing can be answered: it is for "
+                "bench decode and prefill, without groups");
+  }
   if (host && (options.gpu_expert_gib || options.offload_group.on())) {
     return fail(ErrorKind::kUsage,
                 "{} is for a device, and everything is in host memory here: use --device cuda",
@@ -159,7 +166,7 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
            model::plan_memory(checkpoint, backend, limits, options.with_mtp, offload,
                               options.max_total_tokens));
     LS_TRY_VOID(model::check_memory(plan, backend.memory()));
-    if (plan.offloaded > 0) {
+    if (plan.offloaded > 0 && !offload.meta) {
       if (options.moe_w8a8 && !options.offload_group.on()) {
         return fail(ErrorKind::kUsage,
                     "--moe-activations fp8: the CPU computes experts with 16-bit activations, and "

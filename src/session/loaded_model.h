@@ -39,6 +39,7 @@ struct LoadOptions {
   bool moe_w8a8 = false;                // FP8 activations where experts have many tokens
   std::string moe_config_folder;        // tuned tiles of the device's experts; empty: none
   offload::GroupOptions offload_group;  // on: whole layers stream instead
+  bool offload_meta = false;            // no expert weights: for measuring everything else
   std::string record_routing;           // a file for bench policy; empty: none
   int threads = 0;                      // 0: all CPUs of this process
   bool numa = true;                     // with several nodes, place weights where they are computed

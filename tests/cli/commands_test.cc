@@ -220,6 +220,22 @@ TEST(Bench, ReportsDecodeAgainstTheCeilings) {
   EXPECT_THAT(keys(report["rows"][0]), ElementsAre("case", "value", "unit", "bound", "ratio"));
 }
 
+TEST(Bench, RunsWithoutExpertWeightsAndNothingElseDoes) {
+  const Finished run = longshore(
+      {"bench", "decode", kNano, "--offload-mode", "meta", "--context", "16", "--tokens", "2"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"generate", kNano, "-p", "hi", "--offload-mode", "meta"},
+        {"chat", kNano, "--offload-mode", "meta"}}) {
+    const Finished refused = longshore(command);
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_THAT(refused.err, HasSubstr("--offload-mode meta has no expert weights"));
+  }
+  const Finished unknown = longshore({"generate", kNano, "-p", "hi", "--offload-mode", "shm_cpu"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("--offload-mode shm_cpu"));
+}
+
 TEST(Bench, TellsWhereATokensTimeGoes) {
   const Finished run =
       longshore({"bench", "decode", kNano, "--operations", "--context", "16", "--tokens", "2"});

@@ -38,7 +38,8 @@ const App& app() {
   static Metrics metrics("fuzz");
   static const App app(
       model(), metrics, AppOptions{},
-      {[] { return engine::EngineCounters{}; }, [] { return offload::StoreReport{}; }});
+      {[] { return engine::EngineCounters{}; }, [] { return offload::StoreReport{}; },
+       [](int64_t bytes) -> Result<int64_t> { return bytes; }});
   return app;
 }
 
@@ -89,7 +90,8 @@ std::vector<Parsed> parse(std::string_view bytes, uint32_t seed) {
 
 void post_body(uint8_t which, std::string_view body) {
   constexpr const char* kPaths[] = {"/v1/chat/completions",      "/v1/completions", "/v1/messages",
-                                    "/v1/messages/count_tokens", "/tokenize",       "/detokenize"};
+                                    "/v1/messages/count_tokens", "/tokenize",       "/detokenize",
+                                    "/v1/offload/budget"};
   HttpRequest request;
   request.method = "POST";
   request.path = kPaths[which % std::size(kPaths)];

@@ -249,6 +249,23 @@ TEST(OffloadedModel, ABudgetThatChangesBetweenStepsChangesNoOutput) {
   EXPECT_FALSE(host.model->experts().limit_slots(0)) << "no device";
 }
 
+TEST(OffloadedModel, ADryRunTakesTheMemoryAndCopiesNoExpert) {
+  const std::string dir = conformance("conf-fp8");
+  const std::vector<int32_t> ids = golden_ids("conf-fp8");
+  for (const double share : {0.0, 0.5, 1.0}) {
+    StoreOptions options = options_for(dir, share);
+    TestModel real(dir, "fake:reference", 64, 1, 4, options);
+    options.meta = true;
+    TestModel dry(dir, "fake:reference", 64, 1, 4, options);
+    EXPECT_EQ(dry.model->experts().pool_bytes(), real.model->experts().pool_bytes()) << share;
+    const auto scores = dry.score(ids, -1, 5, false);
+    EXPECT_EQ(scores.logits.size(), real.score(ids, -1, 5, false).logits.size());
+    EXPECT_EQ(dry.fake->transfers()->copies, 0);
+    EXPECT_GT(dry.model->experts().counters().routes, 0);
+    EXPECT_EQ(dry.model->experts().counters().hits, 0);
+  }
+}
+
 TEST(OffloadedModel, WithoutAWireItIsRefusedByName) {
   const std::string dir = conformance("conf-fp8");
   ThreadPool pool(1);
