@@ -157,7 +157,7 @@ constexpr int64_t kTileIterations = 2'000'000;
 constexpr int kTileSums = 4;
 constexpr double kTileFlops = 2.0 * 16 * 16 * 32;
 
-[[gnu::target("amx-tile,amx-bf16")]] void tiles_amx() {
+[[gnu::target("amx-tile,amx-bf16")]] void tiles_amx(bool zeros) {
   struct alignas(64) Config {
     uint8_t palette = 1;
     uint8_t start_row = 0;
@@ -173,14 +173,24 @@ constexpr double kTileFlops = 2.0 * 16 * 16 * 32;
       "" ::
           : "memory");  // the compiler does not know that the next line reads the structure
   _tile_loadconfig(&config);
+  alignas(64) uint16_t operands[4][512];  // NOLINT: four tiles of bf16, zeros or in +-[0.25, 4)
+  uint32_t random = 1;
+  for (auto& tile : operands) {
+    for (uint16_t& value : tile) {
+      random = random * 1664525U + 1013904223U;
+      const uint32_t number = ((random >> 16U) & 0x8000U) | (0x3E80U + (random >> 20U) % 512U);
+      value = zeros ? 0 : static_cast<uint16_t>(number);
+    }
+  }
+  asm volatile("" ::: "memory");
+  _tile_loadd(4, operands[0], 64);
+  _tile_loadd(5, operands[1], 64);
+  _tile_loadd(6, operands[2], 64);
+  _tile_loadd(7, operands[3], 64);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
   for (int64_t n = 0; n < kTileIterations; ++n) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
@@ -188,6 +198,13 @@ constexpr double kTileFlops = 2.0 * 16 * 16 * 32;
     _tile_dpbf16ps(3, 5, 7);
   }
   _tile_release();
+}
+
+double amx_gflops(ThreadPool& pool, bool zeros) {
+  const Stopwatch watch;
+  pool.run([zeros](int) { tiles_amx(zeros); });
+  return kTileFlops * kTileSums * static_cast<double>(kTileIterations) * pool.size() /
+         watch.seconds() / 1e9;
 }
 
 }  // namespace
@@ -238,12 +255,7 @@ double fma_gflops(ThreadPool& pool) {
 }
 
 Bf16Peak bf16_peak(ThreadPool& pool) {
-  if (may_use_amx()) {
-    const Stopwatch watch;
-    pool.run([](int) { tiles_amx(); });
-    return {"AMX", kTileFlops * kTileSums * static_cast<double>(kTileIterations) * pool.size() /
-                       watch.seconds() / 1e9};
-  }
+  if (may_use_amx()) return {"AMX", amx_gflops(pool, false), amx_gflops(pool, true)};
   if (__builtin_cpu_supports("avx512bf16") == 0) return {"fp32 FMA", fma_gflops(pool)};
   const Stopwatch watch;
   pool.run([](int) {

@@ -29,6 +29,9 @@ double fma_gflops(ThreadPool& pool);
 struct Bf16Peak {
   const char* unit = "";  // "AMX", "AVX-512 BF16" or "fp32 FMA"
   double gflops = 0;
+  // AMX with nothing but zeros for operands, which take less power: no bound of products that
+  // compute anything, but what others quote as the peak. 0: not measured.
+  double zeros_gflops = 0;
 };
 Bf16Peak bf16_peak(ThreadPool& pool);
 

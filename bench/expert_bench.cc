@@ -177,6 +177,9 @@ Result<Report> expert_bench(ThreadPool& pool, const ExpertBenchOptions& options,
   LS_TRY(const double dram, dram_read_gbs(pool, cancel));
   const Bf16Peak peak = bf16_peak(pool);
   report.ceilings = {{"DRAM read GB/s", dram}, {fmt::format("{} GFLOP/s", peak.unit), peak.gflops}};
+  if (peak.zeros_gflops > 0) {
+    report.ceilings.push_back({fmt::format("{} GFLOP/s of zeros", peak.unit), peak.zeros_gflops});
+  }
   const int64_t fit = available_memory() / 2 / ExpertBank::kExpertBytes;
   const int64_t experts =
       options.experts > 0 ? options.experts : std::clamp(fit, kFewestExperts, kLayerExperts);

@@ -8,7 +8,7 @@ namespace longshore::kernels::cpu {
 namespace {
 
 constexpr int64_t kRoutedBytes =
-    int64_t{64} << 20;  // the experts' outputs before they are summed, per slab of columns
+    int64_t{256} << 20;  // the experts' outputs before they are summed, per slab of columns
 constexpr int64_t kSumColumns = 1024;
 constexpr int64_t kPanelMemory = int64_t{128} << 20;  // of the experts' packed inputs at a time
 
