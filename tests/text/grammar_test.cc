@@ -60,6 +60,13 @@ TEST(Gbnf, TakesItsTextsAndNoOthers) {
            {"root ::= root \"+\" n | n\nn ::= [0-9]", {"1", "1+2+3"}, {"", "+", "1+"}},
            {"root ::= \"(\" root \")\" | \"\"", {"", "()", "((()))"}, {"(", "())"}},
            {"root ::= e\ne ::= e e | \"a\" | \"\"", {"", "a", "aaaa"}, {"b"}},
+           {"root ::= root \"+\" root | root root | \"(\" root \")\" | [0-9]",
+            {"1", "1+2+3", "12(3+4)5", "((1))"},
+            {"", "+", "1+", "1++2", "(1", "()"}},
+           {"root ::= root root root | root | \"a\"", {"a", "aaa", "aaaaa"}, {"", "aa", "aaaa"}},
+           {"root ::= root x root | root \"!\" | \"a\"\nx ::= root \"-\" | \",\"",
+            {"a", "a!", "a,a", "aa-a", "a,a!,a", "aa,a-a!"},
+            {"", "aa", "a-a", ",a", "a,"}},
            {"root ::= a b\na ::= \"x\"?\nb ::= a a \"y\"", {"y", "xy", "xxxy"}, {"xxxxy", ""}},
            {"root ::= .", {"a", "é", "😀"}, {"", "ab", "\xC3"}},
            {"root ::= \"\\x41\\u00e9\\U0001F600\\\"\\\\\"", {"Aé😀\"\\"}, {"A"}}}) {
@@ -182,6 +189,8 @@ TEST(Numbers, HaveOneForm) {
            {"0.1", "0.1"},
            {"1e-7", "0.0000001"},
            {"12345678901234567890", "12345678901234567890"},
+           {"1e23", "1" + std::string(23, '0')},
+           {"-1.5e30", "-15" + std::string(29, '0')},
            {"-2.50", "-2.5"}}) {
     EXPECT_EQ(plain_number(Json::parse(json)), plain);
   }
@@ -215,7 +224,8 @@ const std::vector<std::pair<const char*, Automata>>& grammars() {
       {"left", checked(try_gbnf("root ::= root [,:] n | n\nn ::= [0-9]+ (\"a\" | \"b\")*"))},
       {"empty", checked(try_gbnf("root ::= w \"{\" w root? w \"}\" w\nw ::= [ ]*"))},
       {"ambiguous",
-       checked(try_gbnf("root ::= e\ne ::= e e | \"a\" | \"ab\" | \"b\" | \"[\" e \"]\""))}};
+       checked(
+           try_gbnf("root ::= e\ne ::= f | \"a\" | \"ab\" | \"b\" | \"[\" e \"]\"\nf ::= e e"))}};
   return made;
 }
 
@@ -344,9 +354,9 @@ TEST(Limits, AmbiguousGrammarsEndInTime) {
   for (const size_t size : {size_t{4096}, size_t{154'880}}) {
     const auto vocabulary = word_vocabulary(size);
     for (const auto& [grammar, at_least] : std::vector<std::pair<const char*, size_t>>{
-             {"root ::= s\ns ::= [a-z] s [a-z] | s s | \"\"", 0},
+             {"root ::= s\ns ::= p | q | \"\"\np ::= [a-z] s [a-z]\nq ::= s s", 0},
              {"root ::= s\ns ::= s s s | s s | [a-z]", 0},
-             {"root ::= root root | [a-z ]", 200}}) {
+             {"root ::= pair | [a-z ]\npair ::= root root", 0}}) {
       MaskCache masks(checked(try_gbnf(grammar)), vocabulary);
       double worst = 0;
       const size_t made = masks_before_the_end(grammar, *vocabulary, masks, 400, worst);
@@ -356,6 +366,17 @@ TEST(Limits, AmbiguousGrammarsEndInTime) {
         std::printf("%zu tokens: %zu masks, at most %.1f ms: %s\n", size, made, worst * 1e3,
                     grammar);
     }
+  }
+}
+
+// What joins itself directly, as lists and operators are often written, has no many readings.
+TEST(Limits, RulesThatJoinThemselvesAreRows) {
+  const auto vocabulary = word_vocabulary(154'880);
+  for (const char* grammar :
+       {"root ::= root root | [a-z ]", "root ::= root \"+\"? root | \"(\" root \")\" | [a-z ]"}) {
+    MaskCache masks(checked(try_gbnf(grammar)), vocabulary);
+    double worst = 0;
+    EXPECT_EQ(masks_before_the_end(grammar, *vocabulary, masks, 400, worst), 400U) << grammar;
   }
 }
 
@@ -518,6 +539,7 @@ TEST(Limits, AreNamed) {
           {R"({"properties":{"a":{"allOf":[{"type":"string"},{"type":"integer"}]}},"required":["a"]
              ,"type":"object"})",
            "#/properties/a: no text at all"},
+          {R"({"properties":{"a/b~":{"not":{}}}})", "#/properties/a~1b~0: not is not supported"},
           {R"({"type":"strin"})", "type \"strin\" is not known"},
           {R"({"$ref":"#/$defs/a","$defs":{"a":{"type":"object","properties":{"b":{"$ref":"#/$defs/a"}},"required":["b"]}}})",
            "no text at all"}}) {

@@ -100,12 +100,41 @@ class GbnfParser {
     if (grammar_.rules()[id].defined)
       return wrong(fmt::format("the rule {} is there twice", called));
     LS_TRY(const ExprId body, alternatives(/*nested=*/false));
-    grammar_.define(id, body);
+    grammar_.define(id, in_a_row(id, body));
     if (at_ < source_.size() && peek() != '\n' && peek() != '\r') {
       return wrong("expected the end of the line");
     }
     space(true);
     return {};
+  }
+
+  [[nodiscard]] bool calls(ExprId id, RuleId rule) const {
+    const Grammar::Expr& expr = grammar_.exprs()[id];
+    return expr.kind == Grammar::Expr::Kind::kRule && expr.rule == rule;
+  }
+
+  // `e ::= e op e | e e | x` says `x ((op | "") x)*`: the same texts, of which each long one has
+  // one reading here instead of exponentially many.
+  ExprId in_a_row(RuleId rule, ExprId body) {
+    const Grammar::Expr whole = grammar_.exprs()[body];
+    if (whole.kind != Grammar::Expr::Kind::kChoice) return body;
+    std::vector<ExprId> links;
+    std::vector<ExprId> ends;
+    for (const ExprId way : whole.children) {
+      const Grammar::Expr expr = grammar_.exprs()[way];
+      const std::vector<ExprId>& items = expr.children;
+      const bool joins = expr.kind == Grammar::Expr::Kind::kSequence && items.size() > 1 &&
+                         calls(items.front(), rule) && calls(items.back(), rule);
+      if (joins) {
+        links.push_back(grammar_.sequence({items.begin() + 1, items.end() - 1}));
+      } else if (!calls(way, rule)) {
+        ends.push_back(way);
+      }
+    }
+    if (links.empty()) return body;
+    const ExprId end = grammar_.choice(std::move(ends));
+    const ExprId more = grammar_.sequence({grammar_.choice(std::move(links)), end});
+    return grammar_.sequence({end, grammar_.repeat(more, 0, UINT32_MAX)});
   }
 
   Result<ExprId> alternatives(bool nested) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <string_view>
 
 #include "base/check.h"
 
@@ -202,6 +203,25 @@ bool same_side(const NumberRange::Bound& a, const NumberRange::Bound& b, int sig
   return order > 0 || (order == 0 && a.exclusive);
 }
 
+// In full a large double has digits that nobody wrote (1e23 is 99999999999999991611392): only those
+// that tell it from its neighbours, then zeros.
+std::string whole_number(double value) {
+  std::array<char, 40> buffer;
+  const auto [end, status] = std::to_chars(buffer.data(), buffer.data() + buffer.size(),
+                                           std::abs(value), std::chars_format::scientific);
+  LS_CHECK(status == std::errc());
+  const std::string_view text(buffer.data(), static_cast<size_t>(end - buffer.data()));
+  const size_t mark = text.find("e+");
+  LS_CHECK(mark != std::string_view::npos || value == 0);
+  if (value == 0) return "0";
+  size_t exponent = 0;
+  std::from_chars(text.data() + mark + 2, text.data() + text.size(), exponent);
+  std::string made(text.substr(0, mark));
+  std::erase(made, '.');
+  made.resize(exponent + 1, '0');
+  return value < 0 ? '-' + made : made;
+}
+
 }  // namespace
 
 std::string plain_number(const Json& number) {
@@ -213,7 +233,7 @@ std::string plain_number(const Json& number) {
       std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::fixed);
   LS_CHECK(status == std::errc() && std::isfinite(value));
   std::string made(buffer.data(), end);
-  return made == "-0" ? "0" : made;
+  return made.find('.') == std::string::npos ? whole_number(value) : made;
 }
 
 std::string plain_json(const Json& value) {

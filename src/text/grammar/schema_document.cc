@@ -67,6 +67,21 @@ std::string percent_decoded(std::string_view text) {
   return made;
 }
 
+// A name in a JSON pointer (RFC 6901).
+std::string escaped(const std::string& name) {
+  std::string made;
+  for (const char c : name) {
+    if (c == '~') {
+      made += "~0";
+    } else if (c == '/') {
+      made += "~1";
+    } else {
+      made += c;
+    }
+  }
+  return made;
+}
+
 }  // namespace
 
 const Json* keyword(const Json& schema, const char* name) {
@@ -132,7 +147,7 @@ class SchemaChecker {
     if (name == "properties" || name == "$defs" || name == "definitions") {
       if (!value.is_object()) return wrong(at, "{} is no object", name);
       for (const auto& [key, one] : value.items())
-        LS_TRY_VOID(schema(one, &at, name + "/" + key, depth + 1));
+        LS_TRY_VOID(schema(one, &at, name + "/" + escaped(key), depth + 1));
       return {};
     }
     if (name == "items" || name == "additionalProperties") {
