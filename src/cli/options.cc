@@ -103,10 +103,6 @@ void ModelFlags::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--chunked-prefill-size", chunk, "prompt tokens of one step")
       ->capture_default_str();
-  command
-      .add_option("--speculative-num-steps", draft_tokens,
-                  "tokens that the MTP layer guesses a step, all checked at once; 0: none")
-      ->capture_default_str();
 }
 
 Result<session::LoadOptions> ModelFlags::load_options() const {
@@ -159,9 +155,6 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   options.numa = numa == "auto";
   options.context_length = context_length;
   options.chunk = chunk;
-  if (draft_tokens < 0 || draft_tokens > 7)
-    return fail(ErrorKind::kUsage, "--speculative-num-steps {}: use 0 to 7", draft_tokens);
-  options.draft_tokens = draft_tokens;
   return options;
 }
 

@@ -20,7 +20,7 @@
 namespace longshore::cli {
 
 // MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --numa,
-// --context-length, --chunked-prefill-size, --speculative-num-steps.
+// --context-length, --chunked-prefill-size.
 struct ModelFlags {
   std::string model;
   std::string synthetic;
@@ -37,7 +37,6 @@ struct ModelFlags {
   std::string numa = "auto";
   int64_t context_length = 0;
   int64_t chunk = 512;
-  int64_t draft_tokens = 0;
 
   void add_to(CLI::App& command);
   [[nodiscard]] Result<session::LoadOptions> load_options() const;

@@ -19,17 +19,14 @@ void Batch::build(const StepPlan& plan) {
     const StepPlan::Item& item = plan.items[b];
     const Sequence& sequence = *item.sequence;
     for (int64_t i = 0; i < item.tokens; ++i) {
-      const int64_t position = item.start + i;
-      const auto known = static_cast<int64_t>(sequence.ids.size());
-      ids_.push_back(position < known ? sequence.ids[static_cast<size_t>(position)]
-                                      : sequence.drafts[static_cast<size_t>(position - known)]);
+      const int64_t position = sequence.computed + i;
+      ids_.push_back(sequence.ids[static_cast<size_t>(position)]);
       positions_.push_back(static_cast<int32_t>(position));
       sequence_of_.push_back(static_cast<int32_t>(b));
     }
     std::copy(sequence.pages.pages.begin(), sequence.pages.pages.end(),
               page_table_.begin() + static_cast<std::ptrdiff_t>(b) * width_);
-    for (int64_t i = item.logit_rows(); i > 0; --i)
-      logit_rows_.push_back(static_cast<int32_t>(static_cast<int64_t>(ids_.size()) - i));
+    if (item.samples) logit_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
   }
 }
 

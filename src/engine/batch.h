@@ -17,7 +17,7 @@ class Batch {
  public:
   void build(const StepPlan& plan);
 
-  // ids, batch and logit_rows: of the items in order, each with the rows that it wants.
+  // ids, batch and logit_rows; row i of the logits belongs to the i-th item that samples.
   [[nodiscard]] model::StepInput input() const;
 
  private:

@@ -44,18 +44,14 @@ Engine::Engine(model::Model& model, ThreadPool& threads, const EngineOptions& op
       scheduler_(prefixes_,
                  {.max_running = options.max_running, .prefill_budget = options.prefill_budget}) {
   counters_.pages = counters_.free_pages = pool_.capacity();
-  counters_.accepted_by_depth.resize(static_cast<size_t>(options.draft_tokens));
 }
 
 Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model::KvLayout& layout,
-                                               ThreadPool& threads, const EngineOptions& asked,
-                                               model::Mtp* mtp) {
+                                               ThreadPool& threads, const EngineOptions& asked) {
   LS_CHECK(asked.context_length >= 1 && asked.max_running >= 1 && asked.prefill_budget >= 1);
   const model::StepLimits& limits = model.limits();
-  LS_CHECK(asked.draft_tokens == 0 || mtp != nullptr);
-  const int64_t decoding = asked.max_running * (1 + asked.draft_tokens);
-  LS_CHECK_MSG(asked.prefill_budget + decoding <= limits.tokens,
-               "a step of {} + {} tokens and room for {}", asked.prefill_budget, decoding,
+  LS_CHECK_MSG(asked.prefill_budget + asked.max_running <= limits.tokens,
+               "a step of {} + {} tokens and room for {}", asked.prefill_budget, asked.max_running,
                limits.tokens);
   LS_CHECK_MSG(asked.max_running <= limits.sequences, "a step of {} sequences and room for {}",
                asked.max_running, limits.sequences);
@@ -70,9 +66,7 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
                 options.pages * kernels::kPageTokens, options.context_length);
   }
   LS_TRY(KvPool pool, KvPool::create(layout, options.pages));
-  std::unique_ptr<Engine> engine(new Engine(model, threads, options, std::move(pool)));
-  if (options.draft_tokens > 0) engine->drafter_.emplace(*mtp, model.config().vocab_size);
-  return engine;
+  return std::unique_ptr<Engine>(new Engine(model, threads, options, std::move(pool)));
 }
 
 Result<void> Engine::validate(const GenerationRequest& request) const {
@@ -198,7 +192,6 @@ bool Engine::forward(const StepPlan& plan) {
   model::StepInput input = batch_.input();
   input.caches = pool_.caches();
   input.cancel = interrupt_;
-  input.keep_hidden = drafter_.has_value();
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   const int64_t vocab = model_->config().vocab_size;
   logits_.resize(static_cast<size_t>(rows * vocab));
@@ -211,18 +204,12 @@ bool Engine::forward(const StepPlan& plan) {
     fail_all();
     return false;
   }
-  // What decodes gets ahead when it is known which drafts were right.
   for (const StepPlan::Item& item : plan.items) {
-    if (!item.decodes) item.sequence->computed += item.tokens;
-  }
-  return true;
-}
-
-// Of those that sample, the logits are looked at first.
-void Engine::publish_prompts(const StepPlan& plan) {
-  for (const StepPlan::Item& item : plan.items) {
+    item.sequence->computed += item.tokens;
+    // Of those that sample, the logits are looked at first.
     if (!item.samples) publish(*item.sequence);
   }
+  return true;
 }
 
 void Engine::publish(Sequence& sequence) {
@@ -230,23 +217,16 @@ void Engine::publish(Sequence& sequence) {
 }
 
 void Engine::sample(const StepPlan& plan) {
-  draws_.clear();
-  size_t row = 0;
+  samplers_.clear();
   for (const StepPlan::Item& item : plan.items) {
-    const auto rows = static_cast<size_t>(item.logit_rows());
-    if (rows > 0)
-      draws_.push_back({.sequence = item.sequence,
-                        .row = row,
-                        .rows = rows,
-                        .decodes = item.decodes,
-                        .sampled = {}});
-    row += rows;
+    if (item.samples) samplers_.push_back(item.sequence);
   }
-  threads_->parallel_for(static_cast<int64_t>(draws_.size()), 1,
-                         [&](int64_t begin, int64_t end, int) {
-                           for (int64_t i = begin; i < end; ++i)
-                             sample_item(static_cast<size_t>(i));
-                         });
+  const auto rows = static_cast<int64_t>(samplers_.size());
+  sampled_.assign(static_cast<size_t>(rows), {});
+  faulty_.assign(static_cast<size_t>(rows), Fault::kNone);
+  threads_->parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) sample_row(static_cast<size_t>(row));
+  });
 }
 
 namespace {
@@ -266,45 +246,30 @@ bool may_ban(const Sequence& sequence) {
 
 }  // namespace
 
-// A row's token is drawn as it would be without drafts, and the next row counts if its draft is
-// that token: the tokens, their number of draws and so their distribution are those of plain
-// decoding. (Of guesses that are certain of themselves, this is what rejection sampling comes to.)
-void Engine::sample_item(size_t item) {
-  Draw& draw = draws_[item];
-  Sequence& sequence = *draw.sequence;
+void Engine::sample_row(size_t row) {
+  Sequence& sequence = *samplers_[row];
   const auto vocab = static_cast<size_t>(model_->config().vocab_size);
-  for (size_t i = 0; i < draw.rows; ++i) {
-    const std::span<float> logits(logits_.data() + (draw.row + i) * vocab, vocab);
-    if (!all_finite(logits)) {
-      // Of a later row the next step will say it.
-      if (i == 0) draw.fault = Fault::kLogits;
-      sequence.allowed_known = false;
-      return;
-    }
-    if (sequence.constraint && i > 0) {
-      sequence.constraint->fill(sequence.allowed);
-      sequence.allowed_known = true;
-    }
-    if (sequence.constraint && none(sequence.allowed)) {
-      if (i == 0) draw.fault = Fault::kDeadEnd;
-      return;
-    }
-    const int64_t given = sequence.stats.output_tokens + static_cast<int64_t>(i);
-    const bool banned = !sequence.request.ignore_stop_ids && given < sequence.request.min_tokens &&
-                        may_ban(sequence);
-    draw.sampled.push_back(sequence.sampler.sample(
-        logits,
-        banned ? std::span<const int32_t>(sequence.request.stop_ids) : std::span<const int32_t>(),
-        sequence.allowed));
-    const int32_t id = draw.sampled.back().id;
-    sequence.sampler.accept(id);
-    if (sequence.constraint) {
-      sequence.constraint->accept(id);
-      sequence.allowed_known = false;
-    }
-    if (i + 1 < draw.rows && id != sequence.drafts[i]) return;
-    if (!sequence.request.ignore_stop_ids && contains(sequence.request.stop_ids, id)) return;
+  const std::span<float> logits(logits_.data() + row * vocab, vocab);
+  if (!all_finite(logits)) {
+    faulty_[row] = Fault::kLogits;
+    sequence.allowed_known = false;
+    return;
   }
+  if (sequence.constraint && none(sequence.allowed)) {
+    faulty_[row] = Fault::kDeadEnd;
+    return;
+  }
+  const bool banned = !sequence.request.ignore_stop_ids &&
+                      sequence.stats.output_tokens < sequence.request.min_tokens &&
+                      may_ban(sequence);
+  sampled_[row] = sequence.sampler.sample(
+      logits,
+      banned ? std::span<const int32_t>(sequence.request.stop_ids) : std::span<const int32_t>(),
+      sequence.allowed);
+  sequence.sampler.accept(sampled_[row].id);
+  if (!sequence.constraint) return;
+  sequence.constraint->accept(sampled_[row].id);
+  sequence.allowed_known = false;
 }
 
 // A step that is interrupted leaves its masks for the next one.
@@ -323,102 +288,32 @@ void Engine::start_masks(const StepPlan& plan) {
   });
 }
 
-// How many guesses a sequence gets that has just been given `given` tokens: no more than it may
-// still give before its last one, and than there are pages for.
-int64_t Engine::most_drafts(const Sequence& sequence, int64_t given) {
-  const int64_t left = sequence.output_limit - sequence.stats.output_tokens - given;
-  const int64_t wanted = std::min(options_.draft_tokens, left - 1);
-  const int64_t known = static_cast<int64_t>(sequence.ids.size()) + given;
-  const auto room = static_cast<int64_t>(sequence.pages.pages.size()) * kernels::kPageTokens;
-  return std::clamp<int64_t>(wanted, 0, std::max<int64_t>(room - known, 0));
-}
-
-bool Engine::draft(const StepPlan& plan) {
-  std::vector<Drafter::Item> items;
-  auto draw = draws_.begin();
-  int64_t row = 0;
-  for (const StepPlan::Item& item : plan.items) {
-    Sequence& sequence = *item.sequence;
-    Drafter::Item work{
-        .sequence = &sequence, .start = item.start, .row = row, .next = {}, .most = 0};
-    row += item.tokens;
-    const bool drew = item.logit_rows() > 0;
-    const Draw* its = drew ? &*draw++ : nullptr;
-    // The id after every row that counts: of prompts the next ones, then what was drawn.
-    if (!item.decodes) {
-      const auto first = sequence.ids.begin() + item.start + 1;
-      const auto end = first + item.tokens - (item.samples ? 1 : 0);
-      work.next.assign(first, end);
-    }
-    if (drew) {
-      for (const Sampled& sampled : its->sampled) work.next.push_back(sampled.id);
-      const auto given = static_cast<int64_t>(its->sampled.size());
-      if (its->fault == Fault::kNone) {
-        const int64_t wanted = sequence.computed + (item.decodes ? given : 0) + 1;
-        (void)prefixes_.grow(sequence.pages, pages_for(std::min(wanted + options_.draft_tokens,
-                                                                sequence.stats.prompt_tokens +
-                                                                    sequence.output_limit)));
-        work.most = most_drafts(sequence, given);
-      } else {
-        work.next.clear();
-      }
-    }
-    items.push_back(std::move(work));
-  }
-  const Result<void> passed = drafter_->run(items, model_->hidden(), pool_.caches());
-  if (passed) return true;
-  counters_.fault = passed.error();
-  fail_all();
-  return false;
-}
-
 void Engine::deliver() {
-  for (Draw& draw : draws_) {
-    Sequence& sequence = *draw.sequence;
-    if (draw.fault != Fault::kNone) {
+  for (size_t i = 0; i < samplers_.size(); ++i) {
+    Sequence& sequence = *samplers_[i];
+    if (faulty_[i] != Fault::kNone) {
       finish(sequence, FinishReason::kFault, fault_of(sequence));
       continue;
     }
+    const Sampled& sampled = sampled_[i];
     GenerationStats& stats = sequence.stats;
-    report_.decode_tokens += draw.decodes ? static_cast<int64_t>(draw.sampled.size()) : 0;
-    for (const Sampled& sampled : draw.sampled) {
-      if (stats.output_tokens++ == 0) {
-        sequence.first_token = Sequence::Clock::now();
-        stats.prefill_seconds = seconds_between(sequence.admitted, sequence.first_token);
-      }
-      if (draw.decodes) ++sequence.computed;
-      publish(sequence);
-      sequence.ids.push_back(sampled.id);
-      sequence.decoding = true;
-      ++counters_.generated_tokens;
-      const bool go_on = !sequence.listener.on_token || sequence.listener.on_token(sampled);
-      std::optional<FinishReason> end;
-      if (!sequence.request.ignore_stop_ids && contains(sequence.request.stop_ids, sampled.id)) {
-        end = FinishReason::kStopId;
-      } else if (!go_on) {
-        end = FinishReason::kCallback;
-      } else if (stats.output_tokens >= sequence.output_limit) {
-        end = FinishReason::kLength;
-      }
-      if (!end) continue;
-      finish(sequence, *end);
-      break;
+    if (stats.output_tokens++ == 0) {
+      sequence.first_token = Sequence::Clock::now();
+      stats.prefill_seconds = seconds_between(sequence.admitted, sequence.first_token);
+    }
+    publish(sequence);
+    sequence.ids.push_back(sampled.id);
+    sequence.decoding = true;
+    ++counters_.generated_tokens;
+    const bool go_on = !sequence.listener.on_token || sequence.listener.on_token(sampled);
+    if (!sequence.request.ignore_stop_ids && contains(sequence.request.stop_ids, sampled.id)) {
+      finish(sequence, FinishReason::kStopId);
+    } else if (!go_on) {
+      finish(sequence, FinishReason::kCallback);
+    } else if (stats.output_tokens >= sequence.output_limit) {
+      finish(sequence, FinishReason::kLength);
     }
   }
-}
-
-void Engine::count_drafts() {
-  for (const Draw& draw : draws_) {
-    if (draw.rows < 2 || draw.fault != Fault::kNone) continue;
-    const size_t accepted = draw.sampled.size() - 1;
-    ++report_.draft_checks;
-    report_.drafted += static_cast<int64_t>(draw.rows) - 1;
-    report_.drafts_accepted += static_cast<int64_t>(accepted);
-    for (size_t depth = 0; depth < accepted; ++depth) ++counters_.accepted_by_depth[depth];
-  }
-  counters_.draft_checks += report_.draft_checks;
-  counters_.drafted += report_.drafted;
-  counters_.drafts_accepted += report_.drafts_accepted;
 }
 
 bool Engine::step() {
@@ -443,14 +338,9 @@ bool Engine::step() {
   if (done) {
     sample(plan);
     report_.sample_seconds = watch.lap();
-    count_drafts();
-    if (drafter_) done = draft(plan);
-    report_.draft_seconds = watch.lap();
-  }
-  if (done) {
-    publish_prompts(plan);
     deliver();
     report_.deliver_seconds += watch.lap();
+    report_.decode_tokens = plan.decode_tokens;
     report_.prefill_tokens = plan.prefill_tokens;
   }
   report_.preempted = plan.preempted;

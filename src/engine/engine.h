@@ -20,7 +20,6 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "engine/batch.h"
-#include "engine/drafter.h"
 #include "engine/kv_pool.h"
 #include "engine/mask_worker.h"
 #include "engine/prefix_cache.h"
@@ -39,7 +38,6 @@ struct EngineOptions {
       0;  // of the pool; 0: one context and, as far as memory is, one for every running request
   int64_t max_queued = -1;  // waiting requests; -1: no limit
   bool prefix_cache = true;
-  int64_t draft_tokens = 0;  // guesses a sequence and step, checked together; 0: none
 };
 
 // kIgnored: the caller has kept the limit itself.
@@ -47,18 +45,14 @@ enum class QueueLimit { kKept, kIgnored };
 
 // What one step did and where its time went.
 struct StepReport {
-  int64_t decode_tokens = 0;  // tokens given: one and the accepted drafts for each that decodes
+  int64_t decode_tokens = 0;
   int64_t prefill_tokens = 0;
-  int64_t draft_checks = 0;  // sequences whose drafts were checked
-  int64_t drafted = 0;       // drafts that were checked
-  int64_t drafts_accepted = 0;
   int64_t preempted = 0;
   int64_t prefix_queries = 0;  // prompt tokens looked up in the prefix cache
   int64_t prefix_hits = 0;     // of these, found
   double plan_seconds = 0;     // scheduling and batch building
   double forward_seconds = 0;
-  double draft_seconds = 0;  // of the MTP layer
-  double mask_seconds = 0;   // of waiting for masks after the forward pass
+  double mask_seconds = 0;  // of waiting for masks after the forward pass
   double sample_seconds = 0;
   double deliver_seconds = 0;  // listeners, release of what finished
 };
@@ -76,10 +70,6 @@ struct EngineCounters {
   int64_t preemptions = 0;
   int64_t prompt_tokens = 0;  // computed, not found in the cache
   int64_t generated_tokens = 0;
-  int64_t draft_checks = 0;
-  int64_t drafted = 0;
-  int64_t drafts_accepted = 0;
-  std::vector<int64_t> accepted_by_depth;  // [draft_tokens] drafts of that depth that were right
   int64_t prefix_queries = 0;
   int64_t prefix_hits = 0;
   double plan_seconds = 0;
@@ -93,11 +83,8 @@ struct EngineCounters {
 class Engine {
  public:
   // kMemory: the pool. kUsage: options that contradict each other.
-  // mtp: guesses where options.draft_tokens > 0, and then the layout has its cache; it outlives the
-  // engine.
   static Result<std::unique_ptr<Engine>> create(model::Model& model, const model::KvLayout& layout,
-                                                ThreadPool& threads, const EngineOptions& options,
-                                                model::Mtp* mtp = nullptr);
+                                                ThreadPool& threads, const EngineOptions& options);
 
   // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
   // kBusy: the queue is full. On error the listener is never called.
@@ -137,17 +124,11 @@ class Engine {
   // Ends every sequence with counters_.fault.
   void fail_all();
   void publish(Sequence& sequence);
-  void publish_prompts(const StepPlan& plan);
   void sample(const StepPlan& plan);
-  // Brings the MTP layer's caches up to date and guesses on. False: a fault, all sequences have
-  // ended.
-  bool draft(const StepPlan& plan);
-  [[nodiscard]] int64_t most_drafts(const Sequence& sequence, int64_t given);
-  void count_drafts();
   void deliver();
   void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
   void start_masks(const StepPlan& plan);
-  void sample_item(size_t item);
+  void sample_row(size_t row);
   void count_step();
 
   model::Model* model_;
@@ -160,19 +141,11 @@ class Engine {
   Batch batch_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   RequestId next_id_ = 1;
-  std::vector<float> logits_;  // [rows of the step, vocab]
+  std::vector<float> logits_;        // [rows of the step, vocab]
+  std::vector<Sequence*> samplers_;  // [rows]
+  std::vector<Sampled> sampled_;     // [rows]
   enum class Fault : uint8_t { kNone, kLogits, kDeadEnd };
-  // What an item gave: a token for every row until a draft was wrong.
-  struct Draw {
-    Sequence* sequence = nullptr;
-    size_t row = 0;   // the first of its logits
-    size_t rows = 0;  // one and the drafts
-    bool decodes = false;
-    std::vector<Sampled> sampled;
-    Fault fault = Fault::kNone;  // logits with NaN or infinity; nothing allowed
-  };
-  std::vector<Draw> draws_;
-  std::optional<Drafter> drafter_;
+  std::vector<Fault> faulty_;  // [rows of the step] logits with NaN or infinity; nothing allowed
   MaskWorker masks_;
   StepReport report_;
   EngineCounters counters_;

@@ -10,22 +10,8 @@ namespace {
 // Prompts that are computed side by side even if one of them alone fills the budget.
 constexpr int64_t kPrefilling = 8;
 
-void add_prefill(StepPlan& plan, Sequence& sequence, int64_t tokens) {
-  plan.items.push_back({.sequence = &sequence,
-                        .start = sequence.computed,
-                        .tokens = tokens,
-                        .samples = tokens == sequence.pending(),
-                        .decodes = false});
-}
-
-void add_decode(StepPlan& plan, Sequence& sequence) {
-  const auto tokens = 1 + static_cast<int64_t>(sequence.drafts.size());
-  plan.items.push_back({.sequence = &sequence,
-                        .start = sequence.computed,
-                        .tokens = tokens,
-                        .samples = true,
-                        .decodes = true});
-  plan.decode_tokens += tokens;
+void add_item(StepPlan& plan, Sequence& sequence, int64_t tokens) {
+  plan.items.push_back({&sequence, tokens, tokens == sequence.pending()});
 }
 
 }  // namespace
@@ -43,7 +29,6 @@ void Scheduler::leave(Sequence& sequence, bool trusted) {
     prefixes_->discard(sequence.pages);
   }
   sequence.computed = 0;
-  sequence.drafts.clear();
   sequence.decoding = false;
   running_.erase(sequence.id);
 }
@@ -79,19 +64,13 @@ void Scheduler::plan_decoding(StepPlan& plan) {
     if (sequence->decoding) order.push_back(sequence);
   }
   for (Sequence* sequence : order) {
-    if (!running_.contains(sequence->id)) continue;  // an older one has its pages now
-    // Guesses take nobody's pages.
-    const auto drafted = static_cast<int64_t>(sequence->drafts.size());
-    if (drafted > 0 &&
-        !prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1 + drafted))) {
-      sequence->drafts.clear();
-    }
     while (running_.contains(sequence->id) &&
            !prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1))) {
       preempt(*running_.rbegin()->second, plan);  // the youngest: perhaps the sequence itself
     }
     if (!running_.contains(sequence->id)) continue;
-    add_decode(plan, *sequence);
+    add_item(plan, *sequence, 1);
+    ++plan.decode_tokens;
   }
 }
 
@@ -187,7 +166,7 @@ void Scheduler::plan_prefill(StepPlan& plan) {
   for (size_t i : shortest) give(i, left);
   for (size_t i = 0; i < order.size(); ++i) {
     if (share[i] == 0) continue;
-    add_prefill(plan, *order[i], share[i]);
+    add_item(plan, *order[i], share[i]);
     plan.prefill_tokens += share[i];
   }
 }

@@ -2,8 +2,8 @@
 // no randomness.
 //
 // Order of a step:
-//   1. Every decoding sequence gets one token and its drafts, oldest first. One that needs a page
-//   and finds none takes the pages of the
+//   1. Every decoding sequence gets one token, oldest first. One that needs a page and finds none
+//   takes the pages of the
 //      youngest running sequence, which goes back to the queue and is computed again later (its
 //      published prefix is still cached if nobody needed the pages).
 //   2. Waiting sequences are admitted, oldest first, while pages for their whole prompt are
@@ -35,15 +35,11 @@ struct SchedulerLimits {
 struct StepPlan {
   struct Item {
     Sequence* sequence;
-    int64_t start;   // the sequence's computed
-    int64_t tokens;  // ids, then drafts, [start, start + tokens) go through the model
+    int64_t tokens;  // ids [computed, computed + tokens) go through the model
     bool samples;    // ... and the last of them gives the next token
-    bool decodes;    // all of them give tokens: one, and one for every draft that was right
-    // Rows whose logits are wanted, the last ones.
-    [[nodiscard]] int64_t logit_rows() const { return decodes ? tokens : samples ? 1 : 0; }
   };
   std::vector<Item> items;
-  int64_t decode_tokens = 0;  // drafts among them
+  int64_t decode_tokens = 0;
   int64_t prefill_tokens = 0;
   int64_t preempted = 0;
   int64_t prefix_queries = 0;

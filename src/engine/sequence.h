@@ -39,10 +39,9 @@ struct Sequence {
   std::unique_ptr<TokenConstraint> constraint;  // null: none
   std::vector<uint64_t> allowed;                // its mask for the next token, where that is known
   bool allowed_known = false;
-  std::vector<int32_t> ids;     // prompt, then output
-  int64_t computed = 0;         // of ids, the first ones: their caches are written
-  std::vector<int32_t> drafts;  // guesses of what comes after ids, to be checked by the next step
-  int64_t output_limit = 0;     // output tokens, at least 1
+  std::vector<int32_t> ids;  // prompt, then output
+  int64_t computed = 0;      // of ids, the first ones: their caches are written
+  int64_t output_limit = 0;  // output tokens, at least 1
   PageList pages;
   bool cancelled = false;
   // While waiting: another sequence that computes its next page, and how far that one must come.

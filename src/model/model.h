@@ -31,7 +31,7 @@ class Model {
   // trusted any more.
   [[nodiscard]] Result<void> forward(const StepInput& input, const StepOutput& output);
   // [T, hidden] fp32 in the backend's memory: the hidden states of the last forward() that wanted
-  // them (keep_hidden) or logits, after the final norm. Until the next forward().
+  // them or logits, after the final norm. Until the next forward().
   [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
 
   [[nodiscard]] const GlmConfig& config() const { return *config_; }
@@ -71,9 +71,8 @@ class Mtp {
 
   // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32 in the backend's
   // memory: the main model's hidden() at row t's position, or this layer's own when drafting
-  // further (then at most limits.sequences rows); or any rows of either, by input.hidden_rows.
-  // output.hidden: after shared_head.norm. input.caches [KvLayout::layers()]: the last one is this
-  // layer's. Errors as Model::forward().
+  // further. output.hidden: after shared_head.norm. input.caches [KvLayout::layers()]: the last one
+  // is this layer's. Errors as Model::forward().
   [[nodiscard]] Result<void> forward(const StepInput& input, ConstMatrixView hidden,
                                      const StepOutput& output);
   // As Model::hidden(), after shared_head.norm.

@@ -42,9 +42,7 @@ Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
 Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
   LS_TRY_VOID(check_cancel(input));
   const int64_t tokens = input.batch.tokens;
-  LS_CHECK(tokens >= 1 && hidden.cols == config_->hidden_size);
-  LS_CHECK(input.hidden_rows.empty() ? hidden.rows == tokens
-                                     : static_cast<int64_t>(input.hidden_rows.size()) == tokens);
+  LS_CHECK(tokens >= 1 && hidden.rows == tokens && hidden.cols == config_->hidden_size);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
   tokens_ = tokens;
   const StepArrays::View arrays = arrays_.stage(input);
@@ -55,12 +53,6 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
   const MatrixView x = workspace_.x.first(tokens);
   const MatrixView joined = workspace_.mtp_input.first(tokens);
   const float eps = config_->rms_norm_eps;
-  if (!input.hidden_rows.empty()) {
-    const bool own = hidden.data == x.data;
-    const MatrixView gathered = own ? workspace_.draft_hidden.first(tokens) : x;
-    backend_->gather_rows({.x = hidden, .rows = arrays.hidden_rows, .y = gathered});
-    hidden = gathered;
-  }
   // Before x is written: hidden may be this layer's own.
   backend_->rms_norm({.x = hidden,
                       .weight = weights_.hnorm,

@@ -29,9 +29,6 @@ struct StepInput {
   std::span<const LayerCache> caches;   // [KvLayout::layers()], in the backend's memory
   Observer* observer = nullptr;
   const CancelToken* cancel = nullptr;  // asked before every layer
-  bool keep_hidden = false;             // hidden() will be read, whether or not logits are wanted
-  // Of Mtp alone: token t takes row hidden_rows[t] of `hidden`; empty: row t.
-  std::span<const int32_t> hidden_rows;
 };
 
 // In host memory, rows without gaps.

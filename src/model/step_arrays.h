@@ -26,9 +26,8 @@ class StepArrays {
   [[nodiscard]] static int64_t bytes(const GlmConfig& config, const StepLimits& limits);
 
   struct View {
-    const int32_t* ids = nullptr;          // [T]
-    const int32_t* logit_rows = nullptr;   // [logit_rows.size()]
-    const int32_t* hidden_rows = nullptr;  // [hidden_rows.size()]
+    const int32_t* ids = nullptr;         // [T]
+    const int32_t* logit_rows = nullptr;  // [logit_rows.size()]
     kernels::BatchView batch;
   };
   // Valid until the next stage(), in order with queued work.

@@ -18,15 +18,6 @@ Shape logits_shape(const GlmConfig& c) {
   return {&Workspace::logits, "logits", c.vocab_size, DType::kF32};
 }
 
-// Of the MTP layer that goes on from its own hidden states, one row a sequence.
-Shape draft_shape(const GlmConfig& c) {
-  return {&Workspace::draft_hidden, "drafts' hidden states", c.hidden_size, DType::kF32};
-}
-
-int64_t draft_rows(const StepLimits& limits) {
-  return std::min(limits.sequences, limits.tokens);
-}
-
 int64_t logits_rows(kernels::Backend& backend, const StepLimits& limits) {
   return backend.memory().host() ? 0 : std::min(limits.sequences, limits.tokens);
 }
@@ -92,16 +83,13 @@ Result<Workspace> Workspace::create(const GlmConfig& config, kernels::Backend& b
   };
   for (const Shape& shape : shapes(config, backend.activation_dtype()))
     LS_TRY_VOID(add(shape, limits.tokens));
-  LS_TRY_VOID(add(draft_shape(config), draft_rows(limits)));
   LS_TRY_VOID(add(logits_shape(config), logits_rows(backend, limits)));
   return workspace;
 }
 
 int64_t Workspace::bytes(const GlmConfig& config, kernels::Backend& backend,
                          const StepLimits& limits) {
-  int64_t bytes =
-      (logits_rows(backend, limits) * config.vocab_size + draft_rows(limits) * config.hidden_size) *
-      dtype_size(DType::kF32);
+  int64_t bytes = logits_rows(backend, limits) * config.vocab_size * dtype_size(DType::kF32);
   for (const Shape& shape : shapes(config, backend.activation_dtype()))
     bytes += limits.tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;

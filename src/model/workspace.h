@@ -58,7 +58,6 @@ struct Workspace {
   Activation route_weights;  // [T, experts_per_token] fp32
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted
-  Activation draft_hidden;   // [B, hidden] fp32: the MTP layer's own hidden states, when it goes on
   Activation logits;         // [B, vocab] fp32; none in host memory, where the caller's are written
 };
 

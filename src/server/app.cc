@@ -47,8 +47,7 @@ ServingFacts facts_of(const session::LoadedModel& loaded) {
   const auto indexers = std::count(layout.has_index.begin(), layout.has_index.end(), true);
   return {.max_running = loaded.engine->options().max_running,
           .latent_page_bytes = layout.layers() * layout.latent_page_bytes(),
-          .index_page_bytes = indexers > 0 ? indexers * layout.index_page_bytes() : 0,
-          .draft_tokens = loaded.engine->options().draft_tokens};
+          .index_page_bytes = indexers > 0 ? indexers * layout.index_page_bytes() : 0};
 }
 
 std::string_view bearer_token(std::string_view authorization) {

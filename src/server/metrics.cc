@@ -167,19 +167,8 @@ struct Metrics::Impl {
   Counter& steps = r.counter("num_steps_total", "Forward passes.");
   Counter& decoded = r.counter("step_tokens_total", kStepTokensHelp, {{"kind", "decode"}});
   Counter& prefilled = r.counter("step_tokens_total", kStepTokensHelp, {{"kind", "prefill"}});
-  Counter& checks =
-      r.counter("spec_decode_num_drafts_total", "Sequences whose guesses were checked.");
-  Counter& drafted = r.counter("spec_decode_num_draft_tokens_total", "Guessed tokens, checked.");
-  Counter& accepted =
-      r.counter("spec_decode_num_accepted_tokens_total", "Guessed tokens that were right.");
-  Gauge& draft_tokens = r.gauge("spec_num_draft_tokens", "Guesses a sequence and step at most.");
-  Gauge& accept_length = r.gauge("spec_accept_length",
-                                 "Tokens of a sequence whose guesses were checked, latest step.");
-  Gauge& accept_rate =
-      r.gauge("spec_accept_rate", "Part of the guesses that was right, latest step.");
   Counter& plan = r.counter("step_seconds_total", kStepHelp, {{"part", "plan"}});
   Counter& forward = r.counter("step_seconds_total", kStepHelp, {{"part", "forward"}});
-  Counter& draft = r.counter("step_seconds_total", kStepHelp, {{"part", "draft"}});
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
   Counter& deliver = r.counter("step_seconds_total", kStepHelp, {{"part", "deliver"}});
   Histogram& inter_token = r.histogram("inter_token_latency_seconds",
@@ -206,14 +195,6 @@ void Metrics::on_step(const engine::StepReport& report) {
   m.prefix_queries.Increment(as_double(report.prefix_queries));
   m.prefix_hits.Increment(as_double(report.prefix_hits));
   m.retracted.Increment(as_double(report.preempted));
-  m.checks.Increment(as_double(report.draft_checks));
-  m.drafted.Increment(as_double(report.drafted));
-  m.accepted.Increment(as_double(report.drafts_accepted));
-  if (report.drafted > 0) {
-    m.accept_rate.Set(as_double(report.drafts_accepted) / as_double(report.drafted));
-    m.accept_length.Set(1 + as_double(report.drafts_accepted) / as_double(report.draft_checks));
-  }
-  m.draft.Increment(report.draft_seconds);
   m.plan.Increment(report.plan_seconds);
   m.forward.Increment(report.forward_seconds);
   m.sample.Increment(report.sample_seconds);
@@ -229,7 +210,6 @@ std::string Metrics::render(const engine::EngineCounters& counters, const Servin
   m.queued.Set(as_double(counters.queued));
   m.token_usage.Set(counters.pages > 0 ? as_double(used) / as_double(counters.pages) : 0);
   m.used_tokens.Set(as_double(used * kernels::kPageTokens));
-  m.draft_tokens.Set(as_double(facts.draft_tokens));
   m.max_running.Set(as_double(facts.max_running));
   m.used_pages.Set(as_double(used));
   m.cached_pages.Set(as_double(counters.cached_pages));

@@ -21,7 +21,6 @@ struct ServingFacts {
   int64_t max_running = 0;        // sequences of one step
   int64_t latent_page_bytes = 0;  // of one page, all layers
   int64_t index_page_bytes = 0;
-  int64_t draft_tokens = 0;  // guesses a sequence and step at most
 };
 
 class Metrics {

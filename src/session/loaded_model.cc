@@ -221,13 +221,11 @@ Result<std::optional<int>> cuda_ordinal(std::string_view device) {
   return fail(ErrorKind::kUsage, "--device {}: use cpu, cuda, cuda:N or auto", device);
 }
 
-Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
+Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options,
                                                        const LoadProgress& progress,
                                                        const CancelToken& cancel) {
   auto loaded = std::make_unique<LoadedModel>();
-  loaded->options = asked;
-  loaded->options.with_mtp = asked.with_mtp || asked.draft_tokens > 0;
-  const LoadOptions& options = loaded->options;
+  loaded->options = options;
   const int threads = options.threads > 0 ? options.threads : available_cpus();
   if (options.numa) loaded->topology = options.topology ? *options.topology : machine_topology();
   loaded->pool = loaded->topology.size() > 1
@@ -256,14 +254,12 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
   LS_TRY(loaded->backend, make_backend(options, *loaded->pool, loaded->device_choice));
   if (options.with_mtp && config.num_mtp_layers == 0) {
     return fail(ErrorKind::kUsage,
-                "{} has no MTP layer (num_nextn_predict_layers is 0): leave out {}",
-                loaded->checkpoint->where(),
-                options.draft_tokens > 0 ? "--speculative-num-steps" : "--mtp");
+                "{} has no MTP layer (num_nextn_predict_layers is 0): leave out --mtp",
+                loaded->checkpoint->where());
   }
   const int64_t chunk = std::min(options.chunk, context);
-  const model::StepLimits limits{.tokens = chunk + options.max_running * (1 + options.draft_tokens),
-                                 .sequences = options.max_running,
-                                 .context = context};
+  const model::StepLimits limits{
+      .tokens = chunk + options.max_running, .sequences = options.max_running, .context = context};
   LS_TRY_VOID(load_model(*loaded, limits, threads, progress, cancel));
   LS_TRY_VOID(start_recording(*loaded));
   const engine::EngineOptions engine_options{
@@ -272,11 +268,9 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
       .prefill_budget = chunk,
       .pages = options.max_total_tokens / kernels::kPageTokens,
       .max_queued = options.max_queued,
-      .prefix_cache = options.prefix_cache,
-      .draft_tokens = options.draft_tokens};
+      .prefix_cache = options.prefix_cache};
   LS_TRY(loaded->engine,
-         engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options,
-                                loaded->mtp ? &*loaded->mtp : nullptr));
+         engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   return loaded;
 }
 

@@ -52,8 +52,7 @@ struct LoadOptions {
   bool prefix_cache = true;
   bool with_text = true;  // tokenizer and template are needed
   bool with_mtp = false;
-  int64_t draft_tokens = 0;  // guesses of the MTP layer a sequence and step; more than 0: with_mtp
-  uint64_t seed = 1;         // of synthetic weights
+  uint64_t seed = 1;  // of synthetic weights
   // Tests: makes the backend instead of precision, device and cpu_isa.
   std::function<std::unique_ptr<kernels::Backend>(ThreadPool&)> backend;
 };

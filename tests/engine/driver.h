@@ -35,7 +35,7 @@ inline Listener record(Generated& generated) {
 }
 
 inline std::unique_ptr<Engine> make_engine(TestModel& model, const EngineOptions& options) {
-  auto made = Engine::create(*model.model, model.layout, model.pool, options, model.mtp.get());
+  auto made = Engine::create(*model.model, model.layout, model.pool, options);
   LS_CHECK_MSG(made.has_value(), "{}", made.error().message);
   return std::move(*made);
 }

@@ -1,7 +1,6 @@
 // Random schedules on a tiny model in fp32: whatever arrives together, is chunked, found in the
-// cache, preempted, guessed ahead, cancelled, stopped by its listener or late, every request gets
-// the tokens that it gets alone, all of them or as many as came until it was ended, and no page is
-// lost.
+// cache, preempted, cancelled, stopped by its listener or late, every request gets the tokens that
+// it gets alone, all of them or as many as came until it was ended, and no page is lost.
 //
 // LONGSHORE_SCHEDULES sets how many schedules run; each has its own seed, which a failure names.
 #include <chrono>
@@ -19,7 +18,7 @@ constexpr int64_t kContext = 256;
 constexpr size_t kRequests = 24;
 
 TestModel& reference() {
-  static TestModel model(data_path("conformance/conf-bf16"), "reference", 192, /*threads=*/1);
+  static TestModel model(data_path("conformance/conf-bf16"), "reference", 160, /*threads=*/1);
   return model;
 }
 
@@ -118,8 +117,7 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
                               .max_running = 1 + below(8),
                               .prefill_budget = 1 + below(128),
                               .pages = 4 + below(3),
-                              .prefix_cache = below(4) != 0,
-                              .draft_tokens = below(2) * (1 + below(4))};
+                              .prefix_cache = below(4) != 0};
   const auto engine = make_engine(reference(), options);
   std::vector<std::unique_ptr<Active>> active;
   size_t to_come = 3 + static_cast<size_t>(below(8));
@@ -145,8 +143,6 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
   totals.preemptions += engine->counters().preemptions;
   totals.prefix_hits += engine->counters().prefix_hits;
   totals.cancelled += engine->counters().cancelled;
-  totals.drafted += engine->counters().drafted;
-  totals.drafts_accepted += engine->counters().drafts_accepted;
 }
 
 TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
@@ -159,9 +155,6 @@ TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
   EXPECT_GT(totals.preemptions, count / 50);
   EXPECT_GT(totals.prefix_hits, count);
   EXPECT_GT(totals.cancelled, count / 40);
-  EXPECT_GT(totals.drafted, count * 10);
-  EXPECT_GT(totals.drafts_accepted, 0);
-  EXPECT_LT(totals.drafts_accepted, totals.drafted);
 }
 
 }  // namespace
