@@ -205,6 +205,7 @@ Result<void> run(const Flags& flags) {
 Run add_chat(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
+  flags->model.add_speculation_to(command);
   flags->sampling.add_to(command);
   command.add_option("--system", flags->system, "system prompt");
   command.add_flag("--no-think", flags->no_think, "start with thinking off");

@@ -273,6 +273,7 @@ Result<void> run(const Flags& flags) {
 Run add_generate(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
+  flags->model.add_speculation_to(command);
   flags->sampling.add_to(command);
   command.add_option("-p,--prompt", flags->prompt,
                      "the text to go on from, as it is (no chat template)");

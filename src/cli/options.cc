@@ -105,7 +105,20 @@ void ModelFlags::add_to(CLI::App& command) {
       ->capture_default_str();
 }
 
+void ModelFlags::add_speculation_to(CLI::App& command) {
+  command
+      .add_option(
+          "--speculative-num-steps", speculative_steps,
+          "tokens that the MTP layer drafts ahead at most; each step drafts as many as pay, "
+          "and the output is the same. 0: none")
+      ->capture_default_str();
+}
+
 Result<session::LoadOptions> ModelFlags::load_options() const {
+  constexpr int64_t kDeepest = 8;
+  if (speculative_steps < 0 || speculative_steps > kDeepest)
+    return fail(ErrorKind::kUsage, "--speculative-num-steps {}: use 0 to {}", speculative_steps,
+                kDeepest);
   if (model.empty() == synthetic.empty()) {
     return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
   }
@@ -155,6 +168,7 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   options.numa = numa == "auto";
   options.context_length = context_length;
   options.chunk = chunk;
+  options.speculative_steps = speculative_steps;
   return options;
 }
 

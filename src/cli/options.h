@@ -37,8 +37,11 @@ struct ModelFlags {
   std::string numa = "auto";
   int64_t context_length = 0;
   int64_t chunk = 512;
+  int64_t speculative_steps = 0;
 
   void add_to(CLI::App& command);
+  // --speculative-num-steps, for the commands that generate.
+  void add_speculation_to(CLI::App& command);
   [[nodiscard]] Result<session::LoadOptions> load_options() const;
 };
 

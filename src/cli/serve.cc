@@ -205,6 +205,7 @@ Result<void> run(const Flags& flags) {
 Run add_serve(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
+  flags->model.add_speculation_to(command);
   add_http_flags(command, *flags);
   add_engine_flags(command, *flags);
   return [flags] {

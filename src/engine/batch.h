@@ -16,8 +16,16 @@ namespace longshore::engine {
 class Batch {
  public:
   void build(const StepPlan& plan);
+  // By hand: clear(), sequences with their tokens, finish(). add_sequence() returns its number.
+  void clear();
+  int32_t add_sequence(const std::vector<int32_t>& pages);
+  void add_token(int32_t sequence, int32_t id, int64_t position);
+  void want_logits();  // of the last token
+  void finish();
+  [[nodiscard]] int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
 
-  // ids, batch and logit_rows; row i of the logits belongs to the i-th item that samples.
+  // ids, batch and logit_rows. Of a plan: the items that sample have their rows of logits one after
+  // the other, 1 + drafts each.
   [[nodiscard]] model::StepInput input() const;
 
  private:
@@ -26,6 +34,7 @@ class Batch {
   std::vector<int32_t> sequence_of_;  // [T]
   std::vector<int32_t> page_table_;   // [B, width_]; past a sequence's pages: 0, never read
   std::vector<int32_t> logit_rows_;
+  std::vector<const std::vector<int32_t>*> pages_;  // [B], until finish()
   int64_t sequences_ = 0;
   int64_t width_ = 0;
 };

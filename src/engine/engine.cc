@@ -12,10 +12,6 @@ double seconds_between(Sequence::Clock::time_point from, Sequence::Clock::time_p
   return std::chrono::duration<double>(to - from).count();
 }
 
-bool contains(const std::vector<int32_t>& ids, int32_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
-
 // One context at least; more while every running request has not its own and a quarter of the
 // host's memory, or four fifths of what a device has left, is not used up.
 int64_t default_pages(const EngineOptions& options, const model::KvLayout& layout) {
@@ -50,9 +46,10 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
                                                ThreadPool& threads, const EngineOptions& asked) {
   LS_CHECK(asked.context_length >= 1 && asked.max_running >= 1 && asked.prefill_budget >= 1);
   const model::StepLimits& limits = model.limits();
-  LS_CHECK_MSG(asked.prefill_budget + asked.max_running <= limits.tokens,
-               "a step of {} + {} tokens and room for {}", asked.prefill_budget, asked.max_running,
-               limits.tokens);
+  const int64_t drafts = asked.speculation.on() ? asked.speculation.max_steps : 0;
+  LS_CHECK_MSG(asked.prefill_budget + asked.max_running * (1 + drafts) <= limits.tokens,
+               "a step of {} + {} * {} tokens and room for {}", asked.prefill_budget,
+               asked.max_running, 1 + drafts, limits.tokens);
   LS_CHECK_MSG(asked.max_running <= limits.sequences, "a step of {} sequences and room for {}",
                asked.max_running, limits.sequences);
   LS_CHECK_MSG(limits.context == 0 || asked.context_length <= limits.context,
@@ -66,7 +63,19 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
                 options.pages * kernels::kPageTokens, options.context_length);
   }
   LS_TRY(KvPool pool, KvPool::create(layout, options.pages));
-  return std::unique_ptr<Engine>(new Engine(model, threads, options, std::move(pool)));
+  std::unique_ptr<Engine> engine(new Engine(model, threads, options, std::move(pool)));
+  if (options.speculation.on()) {
+    LS_CHECK_MSG(layout.layers() == model.config().num_layers + 1, "caches without the MTP layer");
+    LS_TRY(engine->drafter_, Drafter::create(options.speculation, model, threads));
+    engine->set_speculation(options.speculation);
+  }
+  return engine;
+}
+
+void Engine::set_speculation(const Speculation& speculation) {
+  LS_CHECK(drafter_ != nullptr && speculation.max_steps <= options_.speculation.max_steps);
+  drafter_->set_options(speculation);
+  policy_ = SpeculationPolicy(speculation.max_steps);
 }
 
 Result<void> Engine::validate(const GenerationRequest& request) const {
@@ -196,6 +205,13 @@ bool Engine::forward(const StepPlan& plan) {
   const int64_t vocab = model_->config().vocab_size;
   logits_.resize(static_cast<size_t>(rows * vocab));
   model::StepOutput output;
+  if (drafter_) {
+    const int64_t tokens = input.batch.tokens;
+    const int64_t width = model_->config().hidden_size;
+    hidden_.resize(static_cast<size_t>(tokens * width));
+    output.hidden = {reinterpret_cast<std::byte*>(hidden_.data()), DType::kF32, tokens, width,
+                     width};
+  }
   output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, rows, vocab, vocab};
   if (const Result<void> passed = model_->forward(input, output); !passed) {
     if (passed.error().kind == ErrorKind::kCancelled) return false;
@@ -205,7 +221,8 @@ bool Engine::forward(const StepPlan& plan) {
     return false;
   }
   for (const StepPlan::Item& item : plan.items) {
-    item.sequence->computed += item.tokens;
+    // Drafts count once they have turned out right.
+    item.sequence->computed += item.tokens - item.drafts;
     // Of those that sample, the logits are looked at first.
     if (!item.samples) publish(*item.sequence);
   }
@@ -218,15 +235,78 @@ void Engine::publish(Sequence& sequence) {
 
 void Engine::sample(const StepPlan& plan) {
   samplers_.clear();
+  size_t row = 0;
   for (const StepPlan::Item& item : plan.items) {
-    if (item.samples) samplers_.push_back(item.sequence);
+    if (!item.samples) continue;
+    const auto drafts = static_cast<size_t>(item.drafts);
+    samplers_.push_back({item.sequence, row, drafts});
+    row += 1 + drafts;
   }
-  const auto rows = static_cast<int64_t>(samplers_.size());
-  sampled_.assign(static_cast<size_t>(rows), {});
-  faulty_.assign(static_cast<size_t>(rows), Fault::kNone);
-  threads_->parallel_for(rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) sample_row(static_cast<size_t>(row));
+  const auto count = static_cast<int64_t>(samplers_.size());
+  sampled_.assign(samplers_.size(), {});
+  faulty_.assign(samplers_.size(), Fault::kNone);
+  threads_->parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) sample_sequence(static_cast<size_t>(i));
   });
+}
+
+bool Engine::draft() {
+  if (!drafter_ || drafter_->options().max_steps == 0) return true;
+  const std::vector<Sequence*> all = scheduler_.decoding(0);
+  std::vector<Sequence*> able;
+  caught_up_ = false;
+  for (Sequence* sequence : all) {
+    if (sequence->draft.lost) continue;
+    able.push_back(sequence);
+    const int64_t backlog = sequence->computed - sequence->draft.written;
+    caught_up_ = caught_up_ || backlog > 1 + drafter_->options().max_steps;
+  }
+  if (able.empty()) return true;
+  const int64_t steps = drafter_->options().always
+                            ? drafter_->options().max_steps
+                            : policy_.choose({static_cast<int64_t>(all.size()), last_prefill_});
+  if (steps == 0) return true;
+  scheduler_.decoding(steps);
+  const Result<void> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
+  if (done) return true;
+  if (done.error().kind == ErrorKind::kCancelled) return false;
+  counters_.fault = done.error();
+  fail_all();
+  return false;
+}
+
+// Before deliver(), which ends sequences.
+void Engine::keep_hidden(const StepPlan& plan) {
+  if (!drafter_) return;
+  int64_t kept = 0;
+  for (const auto& [id, sequence] : sequences_)
+    kept += static_cast<int64_t>(sequence->draft.hidden.size()) * 4;
+  const float* row = hidden_.data();
+  size_t sampler = 0;
+  for (const StepPlan::Item& item : plan.items) {
+    int64_t right = item.tokens - item.drafts;
+    if (item.samples) {
+      const auto drawn = static_cast<int64_t>(sampled_[sampler++].size());
+      right += std::max<int64_t>(drawn - 1, 0);
+    }
+    drafter_->keep(*item.sequence, row, right, kept);
+    row += item.tokens * model_->config().hidden_size;
+  }
+}
+
+void Engine::teach_policy(const StepPlan& plan) {
+  last_prefill_ = plan.prefill_tokens;
+  if (!drafter_ || plan.decode_tokens == 0) return;
+  policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens},
+                  .steps = report_.draft_steps,
+                  .rows = plan.tokens(),
+                  .forward_seconds = report_.plan_seconds + report_.forward_seconds +
+                                     report_.mask_seconds + report_.sample_seconds,
+                  .draft_seconds = report_.draft_seconds,
+                  .caught_up = caught_up_,
+                  .tokens = report_.tokens,
+                  .drafted = report_.drafted,
+                  .accepted = report_.accepted});
 }
 
 namespace {
@@ -235,85 +315,121 @@ bool none(std::span<const uint64_t> allowed) {
   return std::all_of(allowed.begin(), allowed.end(), [](uint64_t word) { return word == 0; });
 }
 
-// True where other ids than the banned ones are allowed.
-bool may_ban(const Sequence& sequence) {
-  if (!sequence.constraint) return true;
-  std::vector<uint64_t> left = sequence.allowed;
-  for (const int32_t id : sequence.request.stop_ids)
-    left[static_cast<size_t>(id) / 64] &= ~(uint64_t{1} << (static_cast<uint32_t>(id) % 64));
-  return !none(left);
+// Whether a coin of this weight, the same for the same place of the same request, shows heads.
+bool coin(double weight, const Sequence& sequence, size_t place) {
+  uint64_t x = (sequence.id << 32) ^ (sequence.ids.size() + place);
+  x = (x ^ (x >> 31)) * 0x9E3779B97F4A7C15ULL;
+  x = (x ^ (x >> 29)) * 0xBF58476D1CE4E5B9ULL;
+  return static_cast<double>((x ^ (x >> 32)) >> 11) * 0x1p-53 < weight;
 }
 
 }  // namespace
 
-void Engine::sample_row(size_t row) {
-  Sequence& sequence = *samplers_[row];
+// Draws token after token while the guesses are right: what comes out is what plain decoding draws.
+void Engine::sample_sequence(size_t i) {
+  const Sampling& turn = samplers_[i];
+  Sequence& sequence = *turn.sequence;
   const auto vocab = static_cast<size_t>(model_->config().vocab_size);
-  const std::span<float> logits(logits_.data() + row * vocab, vocab);
-  if (!all_finite(logits)) {
-    faulty_[row] = Fault::kLogits;
-    sequence.allowed_known = false;
-    return;
+  const double forced = drafter_ ? drafter_->options().forced_acceptance : -1;
+  for (size_t place = 0; place <= turn.drafts; ++place) {
+    const std::span<float> logits(logits_.data() + (turn.row + place) * vocab, vocab);
+    if (!all_finite(logits)) {
+      faulty_[i] = Fault::kLogits;
+      sequence.allowed_known = false;
+      return;
+    }
+    const auto guesses = static_cast<int64_t>(place);
+    std::span<const uint64_t> allowed;
+    if (sequence.constraint) allowed = sequence.mask(guesses);
+    if (sequence.constraint && none(allowed)) {
+      faulty_[i] = Fault::kDeadEnd;
+      if (place > 0) sequence.constraint->fill(sequence.allowed);  // for its fault()
+      sequence.allowed_known = true;
+      return;
+    }
+    Sampled sampled = sequence.sampler.sample(logits, sequence.banned(guesses), allowed);
+    bool right = place < turn.drafts && sampled.id == sequence.draft.ids[place];
+    if (forced >= 0 && place < turn.drafts) {
+      right = coin(forced, sequence, place);
+      if (right) sampled.id = sequence.draft.ids[place];
+    }
+    sequence.sampler.accept(sampled.id);
+    if (sequence.constraint) {
+      sequence.constraint->accept(sampled.id);
+      sequence.allowed_known = false;
+    }
+    sampled_[i].push_back(sampled);
+    if (!right || sequence.stops_at(sampled.id)) return;
   }
-  if (sequence.constraint && none(sequence.allowed)) {
-    faulty_[row] = Fault::kDeadEnd;
-    return;
-  }
-  const bool banned = !sequence.request.ignore_stop_ids &&
-                      sequence.stats.output_tokens < sequence.request.min_tokens &&
-                      may_ban(sequence);
-  sampled_[row] = sequence.sampler.sample(
-      logits,
-      banned ? std::span<const int32_t>(sequence.request.stop_ids) : std::span<const int32_t>(),
-      sequence.allowed);
-  sequence.sampler.accept(sampled_[row].id);
-  if (!sequence.constraint) return;
-  sequence.constraint->accept(sampled_[row].id);
-  sequence.allowed_known = false;
 }
 
 // A step that is interrupted leaves its masks for the next one.
 void Engine::start_masks(const StepPlan& plan) {
   std::vector<Sequence*> waiting;
   for (const StepPlan::Item& item : plan.items) {
-    if (item.samples && item.sequence->constraint && !item.sequence->allowed_known)
+    if (!item.samples || !item.sequence->constraint) continue;
+    if (!item.sequence->allowed_known || item.sequence->draft.masks <= item.drafts)
       waiting.push_back(item.sequence);
   }
   if (waiting.empty()) return;
   masks_.start([waiting = std::move(waiting)] {
     for (Sequence* sequence : waiting) {
-      sequence->constraint->fill(sequence->allowed);
+      // After guesses the constraint stands behind them; of the places before the masks are known.
+      const auto guesses = static_cast<int64_t>(sequence->draft.ids.size());
+      if (guesses > 0 || !sequence->allowed_known)
+        sequence->constraint->fill(sequence->mask(guesses));
       sequence->allowed_known = true;
+      if (guesses == 0) continue;
+      sequence->constraint->drop_drafts();
+      sequence->draft.masks = guesses + 1;
     }
   });
 }
 
 void Engine::deliver() {
   for (size_t i = 0; i < samplers_.size(); ++i) {
-    Sequence& sequence = *samplers_[i];
-    if (faulty_[i] != Fault::kNone) {
+    const Sampling& turn = samplers_[i];
+    Sequence& sequence = *turn.sequence;
+    const bool decoded = sequence.decoding;
+    const size_t drawn = sampled_[i].size();
+    for (size_t depth = 0; depth < turn.drafts && depth < drawn; ++depth) {
+      ++report_.drafted[depth];
+      if (depth + 1 < drawn) ++report_.accepted[depth];
+    }
+    if (decoded) report_.tokens += static_cast<int64_t>(drawn);
+    sequence.draft.ids.clear();
+    sequence.draft.masks = 0;
+    bool goes_on = true;
+    for (size_t place = 0; goes_on && place < drawn; ++place) {
+      if (place > 0) ++sequence.computed;  // the guess before was right, and so is its cache
+      goes_on = deliver_token(sequence, sampled_[i][place]);
+    }
+    if (goes_on && faulty_[i] != Fault::kNone)
       finish(sequence, FinishReason::kFault, fault_of(sequence));
-      continue;
-    }
-    const Sampled& sampled = sampled_[i];
-    GenerationStats& stats = sequence.stats;
-    if (stats.output_tokens++ == 0) {
-      sequence.first_token = Sequence::Clock::now();
-      stats.prefill_seconds = seconds_between(sequence.admitted, sequence.first_token);
-    }
-    publish(sequence);
-    sequence.ids.push_back(sampled.id);
-    sequence.decoding = true;
-    ++counters_.generated_tokens;
-    const bool go_on = !sequence.listener.on_token || sequence.listener.on_token(sampled);
-    if (!sequence.request.ignore_stop_ids && contains(sequence.request.stop_ids, sampled.id)) {
-      finish(sequence, FinishReason::kStopId);
-    } else if (!go_on) {
-      finish(sequence, FinishReason::kCallback);
-    } else if (stats.output_tokens >= sequence.output_limit) {
-      finish(sequence, FinishReason::kLength);
-    }
   }
+}
+
+bool Engine::deliver_token(Sequence& sequence, const Sampled& sampled) {
+  GenerationStats& stats = sequence.stats;
+  if (stats.output_tokens++ == 0) {
+    sequence.first_token = Sequence::Clock::now();
+    stats.prefill_seconds = seconds_between(sequence.admitted, sequence.first_token);
+  }
+  publish(sequence);
+  sequence.ids.push_back(sampled.id);
+  sequence.decoding = true;
+  ++counters_.generated_tokens;
+  const bool go_on = !sequence.listener.on_token || sequence.listener.on_token(sampled);
+  if (sequence.stops_at(sampled.id)) {
+    finish(sequence, FinishReason::kStopId);
+  } else if (!go_on) {
+    finish(sequence, FinishReason::kCallback);
+  } else if (stats.output_tokens >= sequence.output_limit) {
+    finish(sequence, FinishReason::kLength);
+  } else {
+    return true;
+  }
+  return false;
 }
 
 bool Engine::step() {
@@ -323,9 +439,18 @@ bool Engine::step() {
   end_early();
   if (counters_.fault) fail_all();
   report_.deliver_seconds = watch.lap();
+  if (!draft()) {
+    count_step();
+    return true;
+  }
+  report_.draft_seconds = watch.lap();
   const StepPlan plan = scheduler_.plan();
   bool done = false;
   if (!plan.items.empty()) {
+    for (const StepPlan::Item& item : plan.items)
+      report_.draft_steps = std::max(report_.draft_steps, item.drafts);
+    report_.drafted.assign(static_cast<size_t>(report_.draft_steps), 0);
+    report_.accepted = report_.drafted;
     start_admitted(plan);
     batch_.build(plan);
     report_.plan_seconds = watch.lap();
@@ -337,11 +462,14 @@ bool Engine::step() {
   }
   if (done) {
     sample(plan);
+    keep_hidden(plan);
     report_.sample_seconds = watch.lap();
     deliver();
     report_.deliver_seconds += watch.lap();
     report_.decode_tokens = plan.decode_tokens;
     report_.prefill_tokens = plan.prefill_tokens;
+    report_.draft_rows = plan.draft_tokens;
+    teach_policy(plan);
   }
   report_.preempted = plan.preempted;
   report_.prefix_queries = plan.prefix_queries;
@@ -360,11 +488,31 @@ void Engine::count_step() {
   counters_.prompt_tokens += report_.prefill_tokens;
   counters_.prefix_queries += report_.prefix_queries;
   counters_.prefix_hits += report_.prefix_hits;
+  counters_.decode_steps += report_.decode_tokens;
+  counters_.decode_output += report_.tokens;
+  if (report_.draft_steps > 0) counters_.speculated += report_.decode_tokens;
+  counters_.draft_rows += report_.draft_rows;
+  counters_.draft_steps = report_.draft_steps;
+  counters_.draft_seconds += report_.draft_seconds;
+  if (drafter_) count_drafts();
   counters_.plan_seconds += report_.plan_seconds;
   counters_.forward_seconds += report_.forward_seconds;
   counters_.sample_seconds += report_.sample_seconds;
   counters_.deliver_seconds += report_.deliver_seconds;
   if (idle()) check_conservation();
+}
+
+void Engine::count_drafts() {
+  const auto depths = static_cast<size_t>(drafter_->options().max_steps);
+  counters_.drafted.resize(depths);
+  counters_.accepted.resize(depths);
+  counters_.acceptance.resize(depths);
+  for (size_t depth = 0; depth < report_.drafted.size(); ++depth) {
+    counters_.drafted[depth] += report_.drafted[depth];
+    counters_.accepted[depth] += report_.accepted[depth];
+  }
+  for (size_t depth = 0; depth < depths; ++depth)
+    counters_.acceptance[depth] = policy_.acceptance(static_cast<int64_t>(depth));
 }
 
 void Engine::check_conservation() const {

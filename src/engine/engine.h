@@ -26,6 +26,8 @@
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
+#include "engine/speculation.h"
+#include "engine/speculation_policy.h"
 #include "model/model.h"
 
 namespace longshore::engine {
@@ -38,6 +40,7 @@ struct EngineOptions {
       0;  // of the pool; 0: one context and, as far as memory is, one for every running request
   int64_t max_queued = -1;  // waiting requests; -1: no limit
   bool prefix_cache = true;
+  Speculation speculation = {};  // its layer outlives the engine
 };
 
 // kIgnored: the caller has kept the limit itself.
@@ -48,9 +51,15 @@ struct StepReport {
   int64_t decode_tokens = 0;
   int64_t prefill_tokens = 0;
   int64_t preempted = 0;
-  int64_t prefix_queries = 0;  // prompt tokens looked up in the prefix cache
-  int64_t prefix_hits = 0;     // of these, found
-  double plan_seconds = 0;     // scheduling and batch building
+  int64_t prefix_queries = 0;     // prompt tokens looked up in the prefix cache
+  int64_t prefix_hits = 0;        // of these, found
+  int64_t draft_rows = 0;         // guesses that went through the target
+  int64_t draft_steps = 0;        // depth of the drafts
+  std::vector<int64_t> drafted;   // [depth] guesses that the target looked at
+  std::vector<int64_t> accepted;  // [depth] of these, right
+  int64_t tokens = 0;             // that decoding sequences got
+  double draft_seconds = 0;
+  double plan_seconds = 0;  // scheduling and batch building
   double forward_seconds = 0;
   double mask_seconds = 0;  // of waiting for masks after the forward pass
   double sample_seconds = 0;
@@ -72,6 +81,15 @@ struct EngineCounters {
   int64_t generated_tokens = 0;
   int64_t prefix_queries = 0;
   int64_t prefix_hits = 0;
+  int64_t decode_steps = 0;        // (step, decoding sequence) pairs
+  int64_t decode_output = 0;       // tokens that these gave
+  int64_t speculated = 0;          // of the pairs, with drafts
+  int64_t draft_rows = 0;          // guesses that went through the target
+  int64_t draft_steps = 0;         // depth of the last step's drafts
+  std::vector<int64_t> drafted;    // [depth] guesses that the target looked at
+  std::vector<int64_t> accepted;   // [depth] of these, right
+  std::vector<double> acceptance;  // [depth] as the cost model takes it
+  double draft_seconds = 0;
   double plan_seconds = 0;
   double forward_seconds = 0;
   double sample_seconds = 0;
@@ -82,9 +100,13 @@ struct EngineCounters {
 
 class Engine {
  public:
+  // With speculation, model.limits().tokens has room for 1 + max_steps rows of every running
+  // sequence beside the prompt's.
   // kMemory: the pool. kUsage: options that contradict each other.
   static Result<std::unique_ptr<Engine>> create(model::Model& model, const model::KvLayout& layout,
                                                 ThreadPool& threads, const EngineOptions& options);
+  // How many drafts are made from now on; speculation is on. For measurements.
+  void set_speculation(const Speculation& speculation);
 
   // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
   // kBusy: the queue is full. On error the listener is never called.
@@ -124,12 +146,19 @@ class Engine {
   // Ends every sequence with counters_.fault.
   void fail_all();
   void publish(Sequence& sequence);
+  // Guesses for the sequences that decode, where that pays. False: interrupted or a fault.
+  bool draft();
+  void keep_hidden(const StepPlan& plan);
+  void teach_policy(const StepPlan& plan);
   void sample(const StepPlan& plan);
   void deliver();
+  // False: the sequence has ended.
+  bool deliver_token(Sequence& sequence, const Sampled& sampled);
   void finish(Sequence& sequence, FinishReason reason, std::optional<Error> error = {});
   void start_masks(const StepPlan& plan);
-  void sample_row(size_t row);
+  void sample_sequence(size_t i);
   void count_step();
+  void count_drafts();
 
   model::Model* model_;
   ThreadPool* threads_;
@@ -141,12 +170,23 @@ class Engine {
   Batch batch_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   RequestId next_id_ = 1;
-  std::vector<float> logits_;        // [rows of the step, vocab]
-  std::vector<Sequence*> samplers_;  // [rows]
-  std::vector<Sampled> sampled_;     // [rows]
+  std::vector<float> logits_;  // [rows of the step, vocab]
+  std::vector<float> hidden_;  // [tokens of the step, hidden], with a drafter
+  struct Sampling {
+    Sequence* sequence;
+    size_t row;     // its first row of logits
+    size_t drafts;  // rows that follow it
+  };
+  std::vector<Sampling> samplers_;
+  std::vector<std::vector<Sampled>> sampled_;  // [samplers_] the draws in order, at least one
   enum class Fault : uint8_t { kNone, kLogits, kDeadEnd };
-  std::vector<Fault> faulty_;  // [rows of the step] logits with NaN or infinity; nothing allowed
+  std::vector<Fault>
+      faulty_;  // [samplers_] after the draws: logits with NaN or infinity; nothing allowed
   MaskWorker masks_;
+  std::unique_ptr<Drafter> drafter_;  // null: no speculation
+  SpeculationPolicy policy_{0};
+  bool caught_up_ = false;  // the step's drafts had more to read than the last step
+  int64_t last_prefill_ = 0;
   StepReport report_;
   EngineCounters counters_;
 };

@@ -222,6 +222,18 @@ bool all_finite(std::span<const float> logits) {
   return bad == 0;
 }
 
+int32_t Sampler::propose(std::span<float> logits, std::span<const int32_t> banned,
+                         std::span<const uint64_t> allowed, uint64_t ahead) {
+  mask(logits, allowed);
+  for (int32_t id : banned) logits[static_cast<size_t>(id)] = kNever;
+  penalise(logits);
+  const uint64_t draws = draws_;
+  draws_ += ahead;
+  const int32_t id = draw(logits);
+  draws_ = draws;
+  return id;
+}
+
 Sampled Sampler::sample(std::span<float> logits, std::span<const int32_t> banned,
                         std::span<const uint64_t> allowed) {
   LS_CHECK(!logits.empty());

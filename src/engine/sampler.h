@@ -52,6 +52,10 @@ class Sampler {
   // least; logprobs are then of the distribution over these, and no other id is among them.
   Sampled sample(std::span<float> logits, std::span<const int32_t> banned = {},
                  std::span<const uint64_t> allowed = {});
+  // What sample() would draw from these logits `ahead` draws from now; changes nothing but them.
+  // For guesses: output that comes until then does not count.
+  int32_t propose(std::span<float> logits, std::span<const int32_t> banned,
+                  std::span<const uint64_t> allowed, uint64_t ahead);
   // Counts a token as generated: the one just drawn, or one that was forced.
   void accept(int32_t id);
 

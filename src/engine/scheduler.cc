@@ -24,12 +24,15 @@ void Scheduler::add(Sequence& sequence) {
 void Scheduler::leave(Sequence& sequence, bool trusted) {
   if (trusted) {
     prefixes_->publish(sequence.pages, sequence.request.cache_salt, sequence.written());
+    prefixes_->mark_drafted(sequence.pages, sequence.draft.written);
     prefixes_->release(sequence.pages);
   } else {
     prefixes_->discard(sequence.pages);
   }
   sequence.computed = 0;
   sequence.decoding = false;
+  sequence.drop_drafts();
+  sequence.draft = {};
   running_.erase(sequence.id);
 }
 
@@ -48,6 +51,17 @@ void Scheduler::preempt(Sequence& sequence, StepPlan& plan) {
   ++plan.preempted;
 }
 
+std::vector<Sequence*> Scheduler::decoding(int64_t steps) {
+  std::vector<Sequence*> order;
+  for (const auto& [id, sequence] : running_) {
+    if (!sequence->decoding) continue;
+    order.push_back(sequence);
+    if (steps > 0)
+      (void)prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1 + steps));
+  }
+  return order;
+}
+
 StepPlan Scheduler::plan() {
   StepPlan plan;
   plan_decoding(plan);
@@ -64,13 +78,19 @@ void Scheduler::plan_decoding(StepPlan& plan) {
     if (sequence->decoding) order.push_back(sequence);
   }
   for (Sequence* sequence : order) {
+    if (!running_.contains(sequence->id)) continue;
+    const auto guesses = static_cast<int64_t>(sequence->draft.ids.size());
+    if (!prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1 + guesses)))
+      sequence->drop_drafts();
     while (running_.contains(sequence->id) &&
            !prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1))) {
       preempt(*running_.rbegin()->second, plan);  // the youngest: perhaps the sequence itself
     }
     if (!running_.contains(sequence->id)) continue;
-    add_item(plan, *sequence, 1);
+    const auto drafts = static_cast<int64_t>(sequence->draft.ids.size());
+    plan.items.push_back({sequence, 1 + drafts, true, drafts});
     ++plan.decode_tokens;
+    plan.draft_tokens += drafts;
   }
 }
 
@@ -119,6 +139,10 @@ bool Scheduler::take_pages(Sequence& sequence, StepPlan& plan) {
   if (missing + spare > prefixes_->obtainable() && !running_.empty()) return false;
   if (!prefixes_->grow(sequence.pages, pages_for(tokens))) return false;
   sequence.computed = sequence.pages.shared * kernels::kPageTokens;
+  // What the draft has not read of a prefix it cannot read any more: its hidden states are gone.
+  sequence.draft = {};
+  sequence.draft.lost = !prefixes_->drafted(sequence.pages);
+  sequence.draft.written = sequence.draft.lost ? 0 : sequence.computed;
   if (!sequence.started) {
     plan.prefix_queries += tokens;
     plan.prefix_hits += sequence.computed;

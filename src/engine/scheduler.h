@@ -2,8 +2,8 @@
 // no randomness.
 //
 // Order of a step:
-//   1. Every decoding sequence gets one token, oldest first. One that needs a page and finds none
-//   takes the pages of the
+//   1. Every decoding sequence gets one token, oldest first, and its guesses where there are pages.
+//   One that needs a page and finds none takes the pages of the
 //      youngest running sequence, which goes back to the queue and is computed again later (its
 //      published prefix is still cached if nobody needed the pages).
 //   2. Waiting sequences are admitted, oldest first, while pages for their whole prompt are
@@ -35,18 +35,20 @@ struct SchedulerLimits {
 struct StepPlan {
   struct Item {
     Sequence* sequence;
-    int64_t tokens;  // ids [computed, computed + tokens) go through the model
-    bool samples;    // ... and the last of them gives the next token
+    int64_t tokens;      // ids [computed, computed + tokens) go through the model
+    bool samples;        // ... and the last of them gives the next token
+    int64_t drafts = 0;  // of tokens, the last ones: guesses, each of which gives a token if right
   };
   std::vector<Item> items;
-  int64_t decode_tokens = 0;
+  int64_t decode_tokens = 0;  // guesses not counted
+  int64_t draft_tokens = 0;
   int64_t prefill_tokens = 0;
   int64_t preempted = 0;
   int64_t prefix_queries = 0;
   int64_t prefix_hits = 0;
   std::vector<Sequence*> admitted;
 
-  [[nodiscard]] int64_t tokens() const { return decode_tokens + prefill_tokens; }
+  [[nodiscard]] int64_t tokens() const { return decode_tokens + draft_tokens + prefill_tokens; }
 };
 
 class Scheduler {
@@ -59,6 +61,9 @@ class Scheduler {
   // instead, as far as nobody else uses it.
   void remove(Sequence& sequence, bool trusted = true);
 
+  // The running sequences that decode, oldest first, each with pages for `steps` guesses as far as
+  // that takes nobody's pages.
+  std::vector<Sequence*> decoding(int64_t steps);
   // Every planned token has its page. Empty only if nothing waits or runs.
   StepPlan plan();
 

@@ -3,6 +3,7 @@
 // Ownership: the engine owns sequences; scheduler and plans point to them. Threading: one thread.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -11,6 +12,15 @@
 #include "engine/request.h"
 
 namespace longshore::engine {
+
+// What the draft knows of a sequence and guesses next.
+struct DraftState {
+  int64_t written = 0;        // positions, the first ones, whose draft cache is written
+  std::vector<float> hidden;  // the target's, of positions [written, computed)
+  bool lost = false;          // they are not there: no drafts until it is computed again
+  std::vector<int32_t> ids;   // guesses of what follows Sequence::ids
+  int64_t masks = 0;          // places whose mask is known: of the next token and after guesses
+};
 
 struct Sequence {
   using Clock = std::chrono::steady_clock;
@@ -39,10 +49,12 @@ struct Sequence {
   std::unique_ptr<TokenConstraint> constraint;  // null: none
   std::vector<uint64_t> allowed;                // its mask for the next token, where that is known
   bool allowed_known = false;
-  std::vector<int32_t> ids;  // prompt, then output
+  std::vector<std::vector<uint64_t>> allowed_after;  // ... and after 1, 2, ... guesses
+  std::vector<int32_t> ids;                          // prompt, then output
   int64_t computed = 0;      // of ids, the first ones: their caches are written
   int64_t output_limit = 0;  // output tokens, at least 1
   PageList pages;
+  DraftState draft;
   bool cancelled = false;
   // While waiting: another sequence that computes its next page, and how far that one must come.
   RequestId follows = 0;
@@ -57,6 +69,36 @@ struct Sequence {
 
   // Tokens that must go through the model before the next one can be sampled. 1 while decoding.
   [[nodiscard]] int64_t pending() const { return static_cast<int64_t>(ids.size()) - computed; }
+  // The mask of the place after `guesses` guesses; there is a constraint.
+  [[nodiscard]] std::vector<uint64_t>& mask(int64_t guesses) {
+    if (guesses == 0) return allowed;
+    const auto places = static_cast<size_t>(guesses);
+    if (allowed_after.size() < places) allowed_after.resize(places);
+    allowed_after[places - 1].resize(allowed.size());
+    return allowed_after[places - 1];
+  }
+  void drop_drafts() {
+    if (constraint && !draft.ids.empty()) constraint->drop_drafts();
+    draft.ids.clear();
+    draft.masks = 0;
+  }
+  [[nodiscard]] bool stops_at(int32_t token) const {
+    return !request.ignore_stop_ids && std::find(request.stop_ids.begin(), request.stop_ids.end(),
+                                                 token) != request.stop_ids.end();
+  }
+  // The ids that the token after `guesses` guesses must not be: stops before min_tokens, unless
+  // the constraint allows nothing else.
+  [[nodiscard]] std::span<const int32_t> banned(int64_t guesses) {
+    if (request.ignore_stop_ids || stats.output_tokens + guesses >= request.min_tokens) return {};
+    if (!constraint) return request.stop_ids;
+    std::vector<uint64_t> left = mask(guesses);
+    for (const int32_t token : request.stop_ids)
+      left[static_cast<size_t>(token) / 64] &=
+          ~(uint64_t{1} << (static_cast<uint32_t>(token) % 64));
+    const bool others =
+        std::any_of(left.begin(), left.end(), [](uint64_t word) { return word != 0; });
+    return others ? std::span<const int32_t>(request.stop_ids) : std::span<const int32_t>();
+  }
   [[nodiscard]] std::span<const int32_t> written() const {
     return std::span(ids).first(static_cast<size_t>(computed));
   }

@@ -75,6 +75,8 @@ class Mtp {
   // is this layer's. Errors as Model::forward().
   [[nodiscard]] Result<void> forward(const StepInput& input, ConstMatrixView hidden,
                                      const StepOutput& output);
+  [[nodiscard]] kernels::Backend& backend() const { return *backend_; }
+  [[nodiscard]] const offload::ExpertStore& experts() const { return experts_; }
   // As Model::hidden(), after shared_head.norm.
   [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
 

@@ -171,6 +171,17 @@ struct Metrics::Impl {
   Counter& forward = r.counter("step_seconds_total", kStepHelp, {{"part", "forward"}});
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
   Counter& deliver = r.counter("step_seconds_total", kStepHelp, {{"part", "deliver"}});
+  Gauge& accept_length = r.gauge("spec_accept_length",
+                                 "Tokens of a speculating request's step, its own one included.");
+  Gauge& accept_rate = r.gauge("spec_accept_rate", "Part of the drafted tokens that were right.");
+  Gauge& draft_steps = r.gauge("spec_num_steps", "Depth of the drafts in the last step, 0: none.");
+  Counter& drafts =
+      r.counter("spec_decode_num_drafts_total", "Times that a request's next tokens were drafted.");
+  Counter& draft_tokens =
+      r.counter("spec_decode_num_draft_tokens_total", "Drafted tokens that were verified.");
+  Counter& accepted_tokens =
+      r.counter("spec_decode_num_accepted_tokens_total", "Of these, right ones.");
+  Counter& draft_seconds = r.counter("step_seconds_total", kStepHelp, {{"part", "draft"}});
   Histogram& inter_token = r.histogram("inter_token_latency_seconds",
                                        "Seconds between tokens of a request.", kInterToken);
   Histogram& queue_time =
@@ -195,6 +206,12 @@ void Metrics::on_step(const engine::StepReport& report) {
   m.prefix_queries.Increment(as_double(report.prefix_queries));
   m.prefix_hits.Increment(as_double(report.prefix_hits));
   m.retracted.Increment(as_double(report.preempted));
+  m.draft_seconds.Increment(report.draft_seconds);
+  int64_t right = 0;
+  for (const int64_t accepted : report.accepted) right += accepted;
+  if (!report.drafted.empty()) m.drafts.Increment(as_double(report.drafted[0]));
+  m.draft_tokens.Increment(as_double(report.draft_rows));
+  m.accepted_tokens.Increment(as_double(right));
   m.plan.Increment(report.plan_seconds);
   m.forward.Increment(report.forward_seconds);
   m.sample.Increment(report.sample_seconds);
@@ -217,6 +234,20 @@ std::string Metrics::render(const engine::EngineCounters& counters, const Servin
   m.latent_bytes.Set(as_double(facts.latent_page_bytes));
   m.index_bytes.Set(as_double(facts.index_page_bytes));
   m.throughput.Set(m.rate.rate());
+  m.draft_steps.Set(as_double(counters.draft_steps));
+  if (counters.draft_rows > 0) {
+    int64_t right = 0;
+    for (size_t depth = 0; depth < counters.accepted.size(); ++depth) {
+      right += counters.accepted[depth];
+      m.r.gauge("spec_acceptance",
+                "Part of the drafts at a depth that are right where those before are.",
+                {{"depth", std::to_string(depth + 1)}})
+          .Set(counters.acceptance[depth]);
+    }
+    m.accept_rate.Set(as_double(right) / as_double(counters.draft_rows));
+    if (counters.drafted[0] > 0)
+      m.accept_length.Set(1 + as_double(right) / as_double(counters.drafted[0]));
+  }
   return m.r.render();
 }
 

@@ -221,11 +221,13 @@ Result<std::optional<int>> cuda_ordinal(std::string_view device) {
   return fail(ErrorKind::kUsage, "--device {}: use cpu, cuda, cuda:N or auto", device);
 }
 
-Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options,
+Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
                                                        const LoadProgress& progress,
                                                        const CancelToken& cancel) {
   auto loaded = std::make_unique<LoadedModel>();
-  loaded->options = options;
+  loaded->options = asked;
+  loaded->options.with_mtp = asked.with_mtp || asked.speculative_steps > 0;
+  const LoadOptions& options = loaded->options;
   const int threads = options.threads > 0 ? options.threads : available_cpus();
   if (options.numa) loaded->topology = options.topology ? *options.topology : machine_topology();
   loaded->pool = loaded->topology.size() > 1
@@ -254,12 +256,15 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
   LS_TRY(loaded->backend, make_backend(options, *loaded->pool, loaded->device_choice));
   if (options.with_mtp && config.num_mtp_layers == 0) {
     return fail(ErrorKind::kUsage,
-                "{} has no MTP layer (num_nextn_predict_layers is 0): leave out --mtp",
-                loaded->checkpoint->where());
+                "{} has no MTP layer (num_nextn_predict_layers is 0): leave out {}",
+                loaded->checkpoint->where(),
+                options.speculative_steps > 0 ? "--speculative-num-steps" : "--mtp");
   }
   const int64_t chunk = std::min(options.chunk, context);
   const model::StepLimits limits{
-      .tokens = chunk + options.max_running, .sequences = options.max_running, .context = context};
+      .tokens = chunk + options.max_running * (1 + options.speculative_steps),
+      .sequences = options.max_running,
+      .context = context};
   LS_TRY_VOID(load_model(*loaded, limits, threads, progress, cancel));
   LS_TRY_VOID(start_recording(*loaded));
   const engine::EngineOptions engine_options{
@@ -268,7 +273,9 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
       .prefill_budget = chunk,
       .pages = options.max_total_tokens / kernels::kPageTokens,
       .max_queued = options.max_queued,
-      .prefix_cache = options.prefix_cache};
+      .prefix_cache = options.prefix_cache,
+      .speculation = {.mtp = options.speculative_steps > 0 ? &*loaded->mtp : nullptr,
+                      .max_steps = options.speculative_steps}};
   LS_TRY(loaded->engine,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   return loaded;

@@ -52,7 +52,8 @@ struct LoadOptions {
   bool prefix_cache = true;
   bool with_text = true;  // tokenizer and template are needed
   bool with_mtp = false;
-  uint64_t seed = 1;  // of synthetic weights
+  int64_t speculative_steps = 0;  // depth of the MTP layer's drafts; 0: none
+  uint64_t seed = 1;              // of synthetic weights
   // Tests: makes the backend instead of precision, device and cpu_isa.
   std::function<std::unique_ptr<kernels::Backend>(ThreadPool&)> backend;
 };

@@ -2,6 +2,9 @@
 // cache, preempted, cancelled, stopped by its listener or late, every request gets the tokens that
 // it gets alone, all of them or as many as came until it was ended, and no page is lost.
 //
+// The same with drafts of the MTP layer, right ones and wrong ones: no token may differ from plain
+// decoding's.
+//
 // LONGSHORE_SCHEDULES sets how many schedules run; each has its own seed, which a failure names.
 #include <chrono>
 #include <cstdlib>
@@ -110,7 +113,7 @@ void check_output(const Active& each, uint32_t seed) {
   ASSERT_EQ(ids, expected) << "seed " << seed << ", request " << each.which;
 }
 
-void run_schedule(uint32_t seed, EngineCounters& totals) {
+void run_schedule(uint32_t seed, EngineCounters& totals, bool speculates) {
   std::mt19937 random(seed);
   const auto below = [&](uint32_t n) { return static_cast<int64_t>(random() % n); };
   const EngineOptions options{.context_length = kContext,
@@ -118,7 +121,15 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
                               .prefill_budget = 1 + below(128),
                               .pages = 4 + below(3),
                               .prefix_cache = below(4) != 0};
-  const auto engine = make_engine(reference(), options);
+  EngineOptions chosen = options;
+  if (speculates) {
+    chosen.speculation = {.mtp = reference().mtp.get(),
+                          .max_steps = 1 + below(3),
+                          .always = below(3) != 0,
+                          .forced_acceptance = -1,
+                          .wrong_drafts = below(4) == 0};
+  }
+  const auto engine = make_engine(reference(), chosen);
   std::vector<std::unique_ptr<Active>> active;
   size_t to_come = 3 + static_cast<size_t>(below(8));
   while (to_come > 0 || !engine->idle()) {
@@ -143,18 +154,32 @@ void run_schedule(uint32_t seed, EngineCounters& totals) {
   totals.preemptions += engine->counters().preemptions;
   totals.prefix_hits += engine->counters().prefix_hits;
   totals.cancelled += engine->counters().cancelled;
+  for (const int64_t count : engine->counters().drafted) totals.speculated += count;
+  for (const int64_t count : engine->counters().accepted) totals.decode_output += count;
 }
 
-TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
+// The schedules must meet what they are there for; a handful may miss what is rare.
+EngineCounters run_schedules(bool speculates) {
   const char* asked = std::getenv("LONGSHORE_SCHEDULES");
   const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : 200;
   EngineCounters totals;
-  for (uint32_t seed = 1; seed <= count && !HasFatalFailure(); ++seed) run_schedule(seed, totals);
-  // The schedules must meet what they are there for; a handful may miss what is rare.
-  if (count < 100) return;
+  for (uint32_t seed = 1; seed <= count && !testing::Test::HasFatalFailure(); ++seed)
+    run_schedule(seed, totals, speculates);
+  if (count < 100) return totals;
   EXPECT_GT(totals.preemptions, count / 50);
   EXPECT_GT(totals.prefix_hits, count);
   EXPECT_GT(totals.cancelled, count / 40);
+  return totals;
+}
+
+TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
+  run_schedules(false);
+}
+
+TEST(Schedules, OutputsDoNotDependOnDrafts) {
+  const EngineCounters totals = run_schedules(true);
+  EXPECT_GT(totals.speculated, 100);
+  EXPECT_GT(totals.decode_output, 10) << "no draft was right: nothing was accepted";
 }
 
 }  // namespace

@@ -1,0 +1,98 @@
+// Drafts: what the MTP layer thinks the next tokens are, for one forward pass of the target to
+// check.
+//
+// The target draws every token itself, from its own logits, with the sampler that plain decoding
+// uses and the same random number; a draft only says which draws can be made side by side. It is
+// accepted where it equals the target's draw. The draft is a function of the draft's logits and of
+// that random number alone, so the output's distribution is the target's exactly, with every
+// penalty, bias and mask, and for a seed the very tokens that plain decoding gives.
+//
+// The draft's row t takes the target's hidden state at t and the id at t + 1. Its cache lies in the
+// target's pages as one more layer. What it has not read yet waits as hidden states in host memory:
+// while nothing is drafted, it costs a copy, and is caught up when drafting begins.
+//
+// Ownership: Mtp outlives the drafter. Threading: the engine's thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/error.h"
+#include "base/threads.h"
+#include "device/buffer.h"
+#include "engine/batch.h"
+#include "engine/sequence.h"
+#include "model/model.h"
+
+namespace longshore::engine {
+
+struct Speculation {
+  model::Mtp* mtp = nullptr;  // null: no drafts. Its layer is the caches' last
+  int64_t max_steps = 0;      // depth; 0: no drafts
+  bool always = false;        // max_steps deep in every step: no cost model
+  // For measurements. A draft counts as right with this probability, whatever the target says; the
+  // output is then worthless. Below 0: off.
+  double forced_acceptance = -1;
+  bool wrong_drafts = false;  // every draft is made a wrong one
+
+  [[nodiscard]] bool on() const { return mtp != nullptr && max_steps > 0; }
+};
+
+class Drafter {
+ public:
+  // kMemory: room for a step's hidden states in the backend's memory.
+  static Result<std::unique_ptr<Drafter>> create(const Speculation& options, model::Model& target,
+                                                 ThreadPool& threads);
+  // The layer is the same.
+  void set_options(const Speculation& options) { options_ = options; }
+
+  // Reads what the draft has not read (at least a row, else there are no drafts) and proposes up to
+  // `steps` ids for each sequence, fewer where it will end before or has no page for more:
+  // sequence.draft.ids. Sequences decode and are not lost. Interrupted or failed: no drafts.
+  // kCancelled, kDevice.
+  [[nodiscard]] Result<void> draft(std::span<Sequence* const> sequences, int64_t steps,
+                                   std::span<const model::LayerCache> caches,
+                                   const CancelToken* cancel);
+  // Keeps the target's hidden states of the sequence's rows [0, count) of `hidden` [rows, hidden]
+  // fp32. kept: bytes that all sequences keep, updated; past kKeptBytes this one is lost to
+  // drafting.
+  void keep(Sequence& sequence, const float* hidden, int64_t count, int64_t& kept);
+  [[nodiscard]] const Speculation& options() const { return options_; }
+
+  static constexpr int64_t kKeptBytes = int64_t{1} << 30;
+
+ private:
+  struct Turn {
+    Sequence* sequence;
+    int64_t most;               // drafts
+    std::vector<float> hidden;  // [hidden] of the draft's last row
+  };
+  Drafter(const Speculation& options, model::Model& target, ThreadPool& threads)
+      : options_(options),
+        target_(&target),
+        backend_(&options.mtp->backend()),
+        threads_(&threads) {}
+
+  Result<void> catch_up(std::span<Turn> turns);
+  Result<void> deeper(std::span<Turn* const> turns);
+  // The batch goes through the layer; logits_ of the wanted rows and hidden_ of all are there.
+  Result<void> run(std::span<Turn* const> last);
+  void propose(Turn& turn, std::span<float> logits);
+  void stage(int64_t row, const float* hidden);
+
+  Speculation options_;
+  model::Model* target_;
+  kernels::Backend* backend_;
+  ThreadPool* threads_;
+  device::Buffer input_;  // [tokens, hidden] fp32
+  Batch batch_;
+  std::vector<float> hidden_;  // [rows, hidden]
+  std::vector<float> logits_;  // [wanted rows, vocab]
+  std::span<const model::LayerCache> caches_;
+  const CancelToken* cancel_ = nullptr;
+};
+
+}  // namespace longshore::engine

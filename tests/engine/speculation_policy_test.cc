@@ -1,0 +1,131 @@
+// The choice of the number of drafts against simulated steps whose true costs are known.
+#include "engine/speculation_policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include <gtest/gtest.h>
+
+namespace longshore::engine {
+namespace {
+
+struct World {
+  double acceptance = 0;     // at every depth
+  double row_seconds = 0;    // that a row adds to a pass of 1 s
+  double draft_seconds = 0;  // of a draft step
+  int64_t sequences = 1;
+  double noise = 0;  // of every second, uniform to both sides
+};
+
+double tokens_of(const World& world, int64_t steps) {
+  double sum = 1;
+  for (int64_t d = 1; d <= steps; ++d) sum += std::pow(world.acceptance, static_cast<double>(d));
+  return sum * static_cast<double>(world.sequences);
+}
+
+double true_rate(const World& world, int64_t steps) {
+  const double rows = static_cast<double>(world.sequences * (1 + steps));
+  return tokens_of(world, steps) /
+         (1 + world.row_seconds * (rows - 1) + world.draft_seconds * static_cast<double>(steps));
+}
+
+// Tokens per second of `count` steps that the policy chooses.
+double run(SpeculationPolicy& policy, const World& world, int64_t count, std::mt19937& random) {
+  std::uniform_real_distribution<double> unit(0, 1);
+  double seconds = 0;
+  double tokens = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const SpeculationLoad load{world.sequences, 0};
+    const int64_t steps = policy.choose(load);
+    SpeculationStep step{.load = load, .steps = steps, .rows = world.sequences * (1 + steps)};
+    step.drafted.assign(static_cast<size_t>(steps), 0);
+    step.accepted = step.drafted;
+    step.tokens = world.sequences;
+    for (int64_t b = 0; b < world.sequences; ++b) {
+      for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
+        ++step.drafted[d];
+        if (unit(random) >= world.acceptance) break;
+        ++step.accepted[d];
+        ++step.tokens;
+      }
+    }
+    const auto noisy = [&](double s) { return s * (1 + world.noise * (2 * unit(random) - 1)); };
+    step.forward_seconds = noisy(1 + world.row_seconds * static_cast<double>(step.rows - 1));
+    step.draft_seconds = noisy(world.draft_seconds * static_cast<double>(steps));
+    policy.record(step);
+    seconds += step.forward_seconds + step.draft_seconds;
+    tokens += static_cast<double>(step.tokens);
+  }
+  return tokens / seconds;
+}
+
+TEST(SpeculationPolicy, ComesWithinThreePerCentOfTheBestFixedDepth) {
+  std::mt19937 random(1);
+  for (const double acceptance : {0.3, 0.6, 0.9}) {
+    for (const double row : {0.02, 0.2, 0.5, 0.9}) {
+      for (const int64_t sequences : {1, 4}) {
+        const World world{acceptance, row, 0.03, sequences, 0.05};
+        SpeculationPolicy policy(4);
+        run(policy, world, 1500, random);
+        double best = 0;
+        for (int64_t k = 0; k <= 4; ++k) best = std::max(best, true_rate(world, k));
+        EXPECT_GE(run(policy, world, 3000, random), 0.97 * best)
+            << "acceptance " << acceptance << ", a row costs " << row << ", " << sequences
+            << " sequences";
+      }
+    }
+  }
+}
+
+TEST(SpeculationPolicy, WorthlessDraftsCostNextToNothing) {
+  std::mt19937 random(2);
+  for (const double row : {0.05, 0.5, 1.0}) {
+    const World world{0, row, 0.3, 1, 0.1};
+    SpeculationPolicy policy(3);
+    EXPECT_GE(run(policy, world, 2000, random), 0.985) << row;  // plain: 1
+  }
+}
+
+TEST(SpeculationPolicy, TurnsItselfOnAgainWhenDraftsBecomeRight) {
+  std::mt19937 random(3);
+  SpeculationPolicy policy(3);
+  run(policy, {0, 0.05, 0.05, 1, 0.05}, 2000, random);
+  const World good{0.95, 0.05, 0.05, 1, 0.05};
+  run(policy, good, 4000, random);
+  EXPECT_GE(run(policy, good, 1000, random), 0.95 * true_rate(good, 3));
+}
+
+TEST(SpeculationPolicy, NothingIsDraftedBeforePlainDecodingIsMeasured) {
+  SpeculationPolicy policy(3);
+  EXPECT_EQ(policy.choose({1, 0}), 0);
+}
+
+TEST(SpeculationPolicy, ZeroStepsAreNeverDrafted) {
+  std::mt19937 random(4);
+  SpeculationPolicy policy(0);
+  EXPECT_NEAR(run(policy, {1, 0, 0, 1, 0}, 100, random), 1, 1e-9);
+}
+
+TEST(ExpertUnion, LiesBetweenOneTokensExpertsAndAll) {
+  EXPECT_DOUBLE_EQ(expert_union(1, 256, 8, 0.3), 8);
+  EXPECT_DOUBLE_EQ(expert_union(5, 256, 8, 1), 8);
+  EXPECT_NEAR(expert_union(2, 256, 8, 0), 8 + 8 * (1 - 8.0 / 256), 1e-9);
+  EXPECT_LT(expert_union(4, 256, 8, 0.6), expert_union(4, 256, 8, 0.3));
+  EXPECT_NEAR(expert_union(100000, 256, 8, 0), 256, 1e-6);
+}
+
+TEST(RowCosts, AreStraightBetweenWhatWasMeasured) {
+  RowCosts costs;
+  EXPECT_FALSE(costs.at(3));
+  costs.record(1, 1);
+  EXPECT_EQ(costs.at(9), 1);
+  costs.record(5, 2);
+  EXPECT_DOUBLE_EQ(*costs.at(3), 1.5);
+  EXPECT_DOUBLE_EQ(*costs.at(9), 3);
+  EXPECT_TRUE(costs.knows(5));
+  EXPECT_FALSE(costs.knows(9));
+}
+
+}  // namespace
+}  // namespace longshore::engine
