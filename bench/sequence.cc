@@ -13,6 +13,8 @@ Result<Sequence> Sequence::create(session::LoadedModel& loaded, int64_t length, 
                 config.max_positions);
   }
   LS_TRY(engine::KvPool pool, engine::KvPool::create(loaded.layout, engine::pages_for(length)));
+  // In place of the engine's graphs: it does not run beside this.
+  LS_TRY_VOID(loaded.model->capture_steps(pool.caches(), loaded.options.graphs));
   Sequence sequence(loaded, std::move(pool));
   LS_CHECK(sequence.pool_.grow(sequence.pages_, engine::pages_for(length)));
   std::mt19937_64 random(seed);

@@ -82,6 +82,14 @@ void ModelFlags::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--moe-config-folder", moe_config_folder,
                      "tuned tiles of the device's experts, files named as SGLang's and vLLM's");
+  command.add_flag("--disable-cuda-graph", no_graphs,
+                   "queue every operation of a decode step alone");
+  command
+      .add_option("--cuda-graph-max-bs", graphs.max_rows,
+                  "most tokens of a captured decode step; 0: as many as run together, at most 32")
+      ->check(CLI::Range(0, 65536));
+  command.add_option("--cuda-graph-bs", graphs.rows, "numbers of tokens to capture steps for")
+      ->check(CLI::Range(1, 65536));
   command
       .add_option("--offload-mode", offload_mode,
                   "cpu: pinned host memory; meta: no expert weights, for bench alone")
@@ -160,6 +168,8 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
     return fail(ErrorKind::kUsage, "--moe-activations {}: use bf16 or fp8", moe_activations);
   options.moe_w8a8 = moe_activations == "fp8";
   options.moe_config_folder = moe_config_folder;
+  options.graphs = graphs;
+  options.graphs.on = !no_graphs;
   LS_TRY_VOID(offload_group.validate());
   options.offload_group = offload_group;
   options.offload_meta = offload_mode == "meta";

@@ -32,6 +32,8 @@ struct ModelFlags {
   std::string offload_mode = "cpu";
   std::string moe_activations = "bf16";
   std::string moe_config_folder;
+  model::GraphOptions graphs;
+  bool no_graphs = false;
   std::string cpu_isa = "auto";
   int threads = 0;
   std::string numa = "auto";

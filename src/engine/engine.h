@@ -128,6 +128,8 @@ class Engine {
 
   [[nodiscard]] const EngineCounters& counters() const { return counters_; }
   [[nodiscard]] const StepReport& last_step() const { return report_; }
+  // Of all sequences; they do not move.
+  [[nodiscard]] std::span<const model::LayerCache> caches() const { return pool_.caches(); }
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   // Every page is free, cached or used by exactly the sequences that list it; ends the program
   // otherwise. Idle or not.

@@ -30,6 +30,23 @@ Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm
   return step.tap.status();
 }
 
+void queue_head(StepContext& step, const float* norm, const WeightView& lm_head, int64_t rows) {
+  const MatrixView x = step.ws.x.first(step.batch.tokens);
+  const MatrixView head_input = step.ws.head_input.first(rows);
+  step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
+  step.backend.gather_rows({.x = x, .rows = step.logit_rows, .y = head_input});
+  step.backend.linear({.x = head_input, .w = lm_head, .y = step.ws.logits.first(rows)});
+}
+
+Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws, const StepInput& input,
+                        const StepOutput& output) {
+  const auto rows = static_cast<int64_t>(input.logit_rows.size());
+  LS_CHECK(output.logits.rows == rows);
+  LS_TRY_VOID(fetch(backend, ws.logits.first(rows), output.logits));
+  if (output.hidden.data == nullptr) return {};
+  return fetch(backend, ws.x.first(input.batch.tokens), output.hidden);
+}
+
 Result<void> check_cancel(const StepInput& input) {
   if (input.cancel == nullptr || !input.cancel->cancelled()) return {};
   return fail(ErrorKind::kCancelled, "stopped");

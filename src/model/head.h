@@ -11,6 +11,12 @@ namespace longshore::model {
 [[nodiscard]] Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm_head,
                                     const StepInput& input, const StepOutput& output);
 
+// The device's part of a captured step's end: final norm and logits of so many rows into ws.logits.
+void queue_head(StepContext& step, const float* norm, const WeightView& lm_head, int64_t rows);
+// The host's: waits, and fetches what is wanted. kDevice.
+[[nodiscard]] Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws,
+                                      const StepInput& input, const StepOutput& output);
+
 // kCancelled: the step shall not go on.
 [[nodiscard]] Result<void> check_cancel(const StepInput& input);
 

@@ -46,21 +46,83 @@ Result<void> Model::run(const StepInput& input, const StepOutput& output) {
   LS_CHECK(input.batch.tokens >= 1);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
   tokens_ = input.batch.tokens;
+  const int64_t longest = longest_context(input.batch);
+  if (graphs_ != nullptr && experts_.whole_on_device()) {
+    if (const StepGraphs::Step* graph = graphs_->find(input, longest))
+      return replay(*graph, input, output);
+  }
   const StepArrays::View arrays = arrays_.stage(input);
   Tap tap(input.observer, *backend_);
-  StepContext step{*config_, weights_.inv_freq, *backend_,         workspace_,
-                   experts_, arrays.batch,      arrays.logit_rows, longest_context(input.batch),
-                   tap};
-  const MatrixView x = workspace_.x.first(tokens_);
-  backend_->embed({.ids = arrays.ids, .table = weights_.embed, .y = x});
-  tap.hidden(-1, x);
+  StepContext step{*config_,     weights_.inv_freq, *backend_, workspace_, experts_,
+                   arrays.batch, arrays.logit_rows, longest,   tap};
+  LS_TRY_VOID(queue_layers(step, arrays.ids, input));
+  LS_TRY_VOID(check_cancel(input));
+  return run_head(step, weights_.norm, weights_.lm_head, input, output);
+}
+
+Result<void> Model::replay(const StepGraphs::Step& graph, const StepInput& input,
+                           const StepOutput& output) {
+  LS_TRY_VOID(check_cancel(input));
+  (void)arrays_.stage(input, graph.shape);
+  graphs_->launch(graph);
+  experts_.count_on_device(input.batch.tokens);
+  ++replayed_;
+  return fetch_head(*backend_, workspace_, input, output);
+}
+
+int64_t Model::captured_steps() const {
+  return graphs_ == nullptr ? 0 : static_cast<int64_t>(graphs_->size());
+}
+
+Result<void> Model::capture_steps(std::span<const LayerCache> caches, const GraphOptions& options) {
+  graphs_.reset();
+  device::Graphs* graphs = StepGraphs::of(*backend_);
+  const std::vector<StepShape> shapes = step_shapes(*config_, limits_, options);
+  if (graphs == nullptr || shapes.empty() || !experts_.whole_on_device()) return {};
+  graphs_ = std::make_unique<StepGraphs>(*graphs, caches);
+  // One token at the start of the first page, which nobody owns yet.
+  const int32_t zero = 0;
+  StepInput input;
+  input.ids = &zero;
+  input.batch = {.tokens = 1,
+                 .sequences = 1,
+                 .positions = &zero,
+                 .sequence_of = &zero,
+                 .page_table = &zero,
+                 .page_table_width = 1};
+  input.logit_rows = std::span(&zero, 1);
+  input.caches = caches;
+  Tap tap(nullptr, *backend_);
+  for (const StepShape& shape : shapes) {
+    const StepArrays::View arrays = arrays_.stage(input, shape);
+    StepContext step{
+        *config_, weights_.inv_freq, *backend_,         workspace_,
+        experts_, arrays.batch,      arrays.logit_rows, shape.pages * kernels::kPageTokens,
+        tap};
+    const auto queue = [&] {
+      LS_CHECK(queue_layers(step, arrays.ids, input).has_value());  // nothing cancels it
+      queue_head(step, weights_.norm, weights_.lm_head, shape.rows);
+    };
+    const offload::ExpertStore::Uncounted uncounted(experts_);
+    // Once as it is: kernels load when they are first launched.
+    queue();
+    LS_TRY_VOID(backend_->synchronize());
+    LS_TRY_VOID(graphs_->capture(shape, queue));
+  }
+  return backend_->synchronize();
+}
+
+// input: caches and the token that cancels.
+Result<void> Model::queue_layers(StepContext& step, const int32_t* ids, const StepInput& input) {
+  const MatrixView x = workspace_.x.first(step.batch.tokens);
+  backend_->embed({.ids = ids, .table = weights_.embed, .y = x});
+  step.tap.hidden(-1, x);
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
     LS_TRY_VOID(check_cancel(input));
     const auto i = static_cast<size_t>(layer);
     run_layer(step, weights_.layers[i], input.caches[i], layer);
   }
-  LS_TRY_VOID(check_cancel(input));
-  return run_head(step, weights_.norm, weights_.lm_head, input, output);
+  return {};
 }
 
 }  // namespace longshore::model

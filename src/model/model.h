@@ -6,17 +6,22 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
 #include "model/step.h"
 #include "model/step_arrays.h"
+#include "model/step_graphs.h"
 #include "model/weights.h"
 #include "model/workspace.h"
 #include "offload/expert_store.h"
 
 namespace longshore::model {
+
+struct StepContext;
 
 class Model {
  public:
@@ -24,6 +29,15 @@ class Model {
   // offload: max_tokens is the limits'.
   static Result<Model> create(const Checkpoint& checkpoint, kernels::Backend& backend,
                               const StepLimits& limits, offload::StoreOptions offload = {});
+
+  // Captures decode steps over these caches, all of whose pages are free yet, in place of those
+  // that were captured before: forward() then runs a step that fits one by a single launch. Nothing
+  // happens where the backend has no graphs or some experts are not on it. kDevice.
+  [[nodiscard]] Result<void> capture_steps(std::span<const LayerCache> caches,
+                                           const GraphOptions& options);
+  // Steps that were run so, and graphs that there are.
+  [[nodiscard]] int64_t replayed_steps() const { return replayed_; }
+  [[nodiscard]] int64_t captured_steps() const;
 
   // When it returns, the output is there. kCancelled: input.cancel cut it short; the output is then
   // worthless, and so are the caches of the batch's positions; those of all others are as they
@@ -44,6 +58,9 @@ class Model {
   Model(const GlmConfig& config, kernels::Backend& backend, const StepLimits& limits,
         ModelWeights weights, offload::ExpertStore experts, Workspace workspace, StepArrays arrays);
   Result<void> run(const StepInput& input, const StepOutput& output);
+  Result<void> replay(const StepGraphs::Step& graph, const StepInput& input,
+                      const StepOutput& output);
+  Result<void> queue_layers(StepContext& step, const int32_t* ids, const StepInput& input);
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
@@ -53,6 +70,8 @@ class Model {
   Workspace workspace_;
   StepArrays arrays_;
   int64_t tokens_ = 0;  // of the last forward()
+  int64_t replayed_ = 0;
+  std::unique_ptr<StepGraphs> graphs_;  // nothing captured: nullptr
 };
 
 // The multi-token-prediction layer: a model of its own, with its own expert store and workspace.

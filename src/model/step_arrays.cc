@@ -68,9 +68,46 @@ StepArrays::View StepArrays::stage(const StepInput& input) {
   view.batch.sequence_of = pack(batch.sequence_of, batch.tokens);
   view.logit_rows = pack(input.logit_rows.data(), static_cast<int64_t>(input.logit_rows.size()));
   view.batch.page_table = pack(batch.page_table, batch.sequences * batch.page_table_width);
+  send();
+  return view;
+}
+
+StepArrays::View StepArrays::stage(const StepInput& input, const StepShape& shape) {
+  const kernels::BatchView& batch = input.batch;
+  LS_CHECK(device_.data() != nullptr && batch.tokens <= shape.rows &&
+           batch.sequences <= shape.rows);
+  check(input, vocab_);
+  packed_.clear();
+  View view;
+  view.ids = pack_rows(input.ids, batch.tokens, shape.rows);
+  view.batch.tokens = shape.rows;
+  view.batch.sequences = shape.rows;
+  view.batch.positions = pack_rows(batch.positions, batch.tokens, shape.rows);
+  view.batch.sequence_of = pack_rows(batch.sequence_of, batch.tokens, shape.rows);
+  view.logit_rows =
+      pack_rows(input.logit_rows.data(), static_cast<int64_t>(input.logit_rows.size()), shape.rows);
+  view.batch.page_table_width = shape.pages;
+  view.batch.page_table = reinterpret_cast<const int32_t*>(device_.data()) + packed_.size();
+  // Nobody reads past a sequence's own pages, nor a sequence that no row has.
+  const int64_t width = std::min(batch.page_table_width, shape.pages);
+  for (int64_t b = 0; b < batch.sequences; ++b) {
+    pack(batch.page_table + b * batch.page_table_width, width);
+    if (b + 1 < batch.sequences)
+      packed_.resize(packed_.size() + static_cast<size_t>(shape.pages - width), 0);
+  }
+  send();
+  return view;
+}
+
+void StepArrays::send() {
   backend_->copy_ints(packed_.data(), static_cast<int64_t>(packed_.size()),
                       reinterpret_cast<int32_t*>(device_.data()));
-  return view;
+}
+
+const int32_t* StepArrays::pack_rows(const int32_t* host, int64_t count, int64_t rows) {
+  const int32_t* place = pack(host, count);
+  packed_.resize(packed_.size() + static_cast<size_t>(rows - count), host[count - 1]);
+  return place;
 }
 
 }  // namespace longshore::model

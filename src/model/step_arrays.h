@@ -14,6 +14,7 @@
 #include "device/buffer.h"
 #include "kernels/backend.h"
 #include "model/step.h"
+#include "model/step_graphs.h"
 
 namespace longshore::model {
 
@@ -32,9 +33,15 @@ class StepArrays {
   };
   // Valid until the next stage(), in order with queued work.
   [[nodiscard]] View stage(const StepInput& input);
+  // The same, rounded up to a captured step's shape: the view is the same for every step of that
+  // shape. Rows past the step's repeat its last one, rows of logits likewise. On a device only.
+  [[nodiscard]] View stage(const StepInput& input, const StepShape& shape);
 
  private:
+  void send();
   const int32_t* pack(const int32_t* host, int64_t count);
+  // `count` >= 1 numbers, the last one repeated up to `rows`.
+  const int32_t* pack_rows(const int32_t* host, int64_t count, int64_t rows);
 
   kernels::Backend* backend_ = nullptr;
   int64_t vocab_ = 0;

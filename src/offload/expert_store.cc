@@ -19,6 +19,7 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
   store.backend_ = &backend;
   LS_TRY(HostExperts experts, HostExperts::bind(checkpoint, first_layer, layers));
   store.experts_ = std::make_unique<HostExperts>(std::move(experts));
+  store.top_k_ = checkpoint.config().experts_per_token;
   store.tokens_of_.resize(static_cast<size_t>(store.experts_->per_layer()));
   store.meta_ = options.meta;
   if (backend.memory().host() || store.experts_->size() == 0) return store;
@@ -137,6 +138,13 @@ void ExpertStore::run_here(int64_t index, ConstMatrixView x, const Routes& route
   params.mixed = experts_->mixed(index);
   params.y = y;
   backend_->experts(params);
+}
+
+void ExpertStore::count_on_device(int64_t tokens) {
+  LS_CHECK(whole_on_device());
+  const int64_t routes = tokens * top_k_ * experts_->layers();
+  counters_.routes += routes;
+  counters_.routes_on_device += routes;
 }
 
 void ExpertStore::begin_step(int64_t tokens) {

@@ -77,6 +77,24 @@ class ExpertStore {
   // Experts take at most so many bytes of the slots that create() took, from the next step on;
   // their number comes back. Any thread. kUsage: there are no slots, or not as many.
   [[nodiscard]] Result<int64_t> limit_slots(int64_t budget_bytes);
+  // Everything is on the device and the host has no part in a call: its operations may be captured.
+  [[nodiscard]] bool whole_on_device() const {
+    return forced_ == nullptr && (resident_.has_value() || experts_->size() == 0);
+  }
+  // A step of so many tokens ran without run(), whole_on_device().
+  void count_on_device(int64_t tokens);
+  // While it lives, calls are not counted: they are captured.
+  class Uncounted {
+   public:
+    explicit Uncounted(ExpertStore& store) : store_(store), before_(store.counters_) {}
+    ~Uncounted() { store_.counters_ = before_; }
+    Uncounted(const Uncounted&) = delete;
+    Uncounted& operator=(const Uncounted&) = delete;
+
+   private:
+    ExpertStore& store_;
+    ExpertCounters before_;
+  };
 
   // Every call's routes go to the writer from now on, nullptr: no more. Only where the host sees
   // them: kUsage otherwise.
@@ -111,6 +129,7 @@ class ExpertStore {
   kernels::Backend* backend_ = nullptr;
   std::unique_ptr<HostExperts> experts_;  // does not move: others point to it
   int64_t slots_ = 0;
+  int64_t top_k_ = 0;                        // experts of a token
   std::optional<DeviceBank> resident_;       // all of them
   std::unique_ptr<DeviceExperts> device_;    // some of them
   std::unique_ptr<GroupedExperts> grouped_;  // all of some layers

@@ -278,6 +278,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
                       .max_steps = options.speculative_steps}};
   LS_TRY(loaded->engine,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
+  LS_TRY_VOID(loaded->model->capture_steps(loaded->engine->caches(), options.graphs));
   return loaded;
 }
 

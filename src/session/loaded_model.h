@@ -38,6 +38,7 @@ struct LoadOptions {
   std::optional<double> gpu_expert_gib;
   bool moe_w8a8 = false;                // FP8 activations where experts have many tokens
   std::string moe_config_folder;        // tuned tiles of the device's experts; empty: none
+  model::GraphOptions graphs;           // decode steps that a device runs by one launch
   offload::GroupOptions offload_group;  // on: whole layers stream instead
   bool offload_meta = false;            // no expert weights: for measuring everything else
   std::string record_routing;           // a file for bench policy; empty: none

@@ -97,6 +97,10 @@ FakeDevice::FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity
 
 template <typename Run>
 void FakeDevice::operate(const char* what, Run run) {
+  if (capturing_) {
+    captured_.push_back({what, run});
+    return;
+  }
   ++calls[what];
   if (++operations_ == fail_at_)
     fault_ = Error{ErrorKind::kDevice, fmt::format("{} on the fake device: told to fail", what)};
@@ -128,6 +132,7 @@ void FakeDevice::check_batch(const kernels::BatchView& batch) const {
 
 void FakeDevice::copy_ints(const int32_t* host, int64_t count, int32_t* to) {
   LS_CHECK(!memory_.contains(host));
+  LS_CHECK_MSG(!capturing_, "the values would freeze in the graph");
   check_inside(to, "copy_ints' target");
   operate("copy_ints", [&] { std::copy_n(host, count, to); });
 }
@@ -136,7 +141,7 @@ void FakeDevice::copy_out(const std::byte* from, int64_t bytes, std::byte* to) {
   if (bytes == 0) return;
   check_inside(from, "copy_out's source");
   LS_CHECK(!memory_.contains(to));
-  operate("copy_out", [&] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+  operate("copy_out", [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void FakeDevice::wait_for_host(const int32_t* flag, int32_t value) {
@@ -145,7 +150,35 @@ void FakeDevice::wait_for_host(const int32_t* flag, int32_t value) {
   Backend::wait_for_host(flag, value);
 }
 
+void FakeDevice::begin_capture() {
+  LS_CHECK(!capturing_);
+  capturing_ = true;
+  captured_.clear();
+  live_bytes_ = memory_.live_bytes();
+}
+
+Result<FakeDevice::Id> FakeDevice::end_capture() {
+  LS_CHECK(capturing_);
+  LS_CHECK_MSG(memory_.live_bytes() == live_bytes_, "memory was taken while capturing");
+  capturing_ = false;
+  graphs_[++last_graph_] = std::move(captured_);
+  captured_.clear();
+  if (--fail_capture_in == 0) return fail(ErrorKind::kDevice, "a capture: told to fail");
+  return last_graph_;
+}
+
+void FakeDevice::launch(Id id) {
+  LS_CHECK(!capturing_);
+  ++launches;
+  for (const Captured& operation : graphs_.at(id)) operate(operation.what, operation.run);
+}
+
+void FakeDevice::drop(Id id) {
+  LS_CHECK(graphs_.erase(id) == 1);
+}
+
 Result<void> FakeDevice::synchronize() {
+  LS_CHECK_MSG(!capturing_, "nothing runs while it is captured");
   transfers_.run_copies(static_cast<int64_t>(transfers_.pending_.size()));
   transfers_.operations_seen_ = operations_;
   if (fault_) return tl::unexpected<Error>(*fault_);
@@ -156,35 +189,35 @@ void FakeDevice::embed(const kernels::EmbedParams& p) {
   check_inside(p.ids, "ids");
   check_weight(p.table);
   check_inside(p.y.data, "y");
-  operate("embed", [&] { inner_->embed(p); });
+  operate("embed", [this, p] { inner_->embed(p); });
 }
 
 void FakeDevice::gather_rows(const kernels::GatherRowsParams& p) {
   check_inside(p.x.data, "x");
   check_inside(p.rows, "rows");
   check_inside(p.y.data, "y");
-  operate("gather_rows", [&] { inner_->gather_rows(p); });
+  operate("gather_rows", [this, p] { inner_->gather_rows(p); });
 }
 
 void FakeDevice::rms_norm(const kernels::RmsNormParams& p) {
   check_inside(p.x.data, "x");
   check_inside(p.weight, "weight");
   check_inside(p.y.data, "y");
-  operate("rms_norm", [&] { inner_->rms_norm(p); });
+  operate("rms_norm", [this, p] { inner_->rms_norm(p); });
 }
 
 void FakeDevice::linear(const kernels::LinearParams& p) {
   check_inside(p.x.data, "x");
   check_weight(p.w);
   check_inside(p.y.data, "y");
-  operate("linear", [&] { inner_->linear(p); });
+  operate("linear", [this, p] { inner_->linear(p); });
 }
 
 void FakeDevice::head_linear(const kernels::HeadLinearParams& p) {
   check_inside(p.x.data, "x");
   check_weight(p.w);
   check_inside(p.y.data, "y");
-  operate("head_linear", [&] { inner_->head_linear(p); });
+  operate("head_linear", [this, p] { inner_->head_linear(p); });
 }
 
 void FakeDevice::rope(const kernels::RopeParams& p) {
@@ -192,14 +225,14 @@ void FakeDevice::rope(const kernels::RopeParams& p) {
   check_inside(p.positions, "positions");
   check_inside(p.inv_freq, "inv_freq");
   check_inside(p.y.data, "y");
-  operate("rope", [&] { inner_->rope(p); });
+  operate("rope", [this, p] { inner_->rope(p); });
 }
 
 void FakeDevice::silu_mul(const kernels::SiluMulParams& p) {
   check_inside(p.gate.data, "gate");
   check_inside(p.up.data, "up");
   check_inside(p.y.data, "y");
-  operate("silu_mul", [&] { inner_->silu_mul(p); });
+  operate("silu_mul", [this, p] { inner_->silu_mul(p); });
 }
 
 void FakeDevice::latent_store(const kernels::LatentStoreParams& p) {
@@ -208,7 +241,7 @@ void FakeDevice::latent_store(const kernels::LatentStoreParams& p) {
   check_inside(p.inv_freq, "inv_freq");
   check_batch(p.batch);
   check_inside(p.cache.data, "the latent cache");
-  operate("latent_store", [&] { inner_->latent_store(p); });
+  operate("latent_store", [this, p] { inner_->latent_store(p); });
 }
 
 void FakeDevice::index_key_store(const kernels::IndexKeyStoreParams& p) {
@@ -218,7 +251,7 @@ void FakeDevice::index_key_store(const kernels::IndexKeyStoreParams& p) {
   check_inside(p.inv_freq, "inv_freq");
   check_batch(p.batch);
   check_inside(p.cache.data, "the index key cache");
-  operate("index_key_store", [&] { inner_->index_key_store(p); });
+  operate("index_key_store", [this, p] { inner_->index_key_store(p); });
 }
 
 void FakeDevice::index_gather(const kernels::IndexGatherParams& p) {
@@ -227,7 +260,7 @@ void FakeDevice::index_gather(const kernels::IndexGatherParams& p) {
   check_inside(p.seq_lens, "seq_lens");
   check_inside(p.keys, "keys");
   check_inside(p.scales, "scales");
-  operate("index_gather", [&] { inner_->index_gather(p); });
+  operate("index_gather", [this, p] { inner_->index_gather(p); });
 }
 
 void FakeDevice::index_select(const kernels::IndexSelectParams& p) {
@@ -239,7 +272,7 @@ void FakeDevice::index_select(const kernels::IndexSelectParams& p) {
   check_inside(p.selected, "selected");
   check_inside(p.counts, "counts");
   if (p.scores.data != nullptr) check_inside(p.scores.data, "scores");
-  operate("index_select", [&] { inner_->index_select(p); });
+  operate("index_select", [this, p] { inner_->index_select(p); });
 }
 
 void FakeDevice::sparse_mla(const kernels::SparseMlaParams& p) {
@@ -250,7 +283,7 @@ void FakeDevice::sparse_mla(const kernels::SparseMlaParams& p) {
   check_inside(p.selected, "selected");
   check_inside(p.counts, "counts");
   check_inside(p.o.data, "o");
-  operate("sparse_mla", [&] { inner_->sparse_mla(p); });
+  operate("sparse_mla", [this, p] { inner_->sparse_mla(p); });
 }
 
 void FakeDevice::router(const kernels::RouterParams& p) {
@@ -258,7 +291,7 @@ void FakeDevice::router(const kernels::RouterParams& p) {
   check_inside(p.bias, "bias");
   check_inside(p.ids, "ids");
   check_inside(p.weights, "weights");
-  operate("router", [&] { inner_->router(p); });
+  operate("router", [this, p] { inner_->router(p); });
 }
 
 void FakeDevice::experts(const kernels::ExpertsParams& p) {
@@ -267,7 +300,7 @@ void FakeDevice::experts(const kernels::ExpertsParams& p) {
   check_inside(p.weights, "weights");
   check_inside(p.experts, "the table of experts");
   check_inside(p.y.data, "y");
-  operate("experts", [&] {
+  operate("experts", [this, p] {
     for (int64_t e = 0; e < p.num_experts; ++e) {
       for (const WeightView* w : {&p.experts[e].gate, &p.experts[e].up, &p.experts[e].down})
         check_weight_place(*w);
@@ -288,12 +321,12 @@ void FakeDevice::mask_routes(const kernels::MaskRoutesParams& p) {
   check_inside(p.ids, "ids");
   check_inside(p.keep, "keep");
   check_inside(p.out, "out");
-  operate("mask_routes", [&] { inner_->mask_routes(p); });
+  operate("mask_routes", [this, p] { inner_->mask_routes(p); });
 }
 
 void FakeDevice::add(const kernels::AddParams& p) {
   check_inside(p.y.data, "y");
-  operate("add", [&] { inner_->add(p); });
+  operate("add", [this, p] { inner_->add(p); });
 }
 
 Result<void> FakeTransfers::pin(const std::byte* data, int64_t bytes) {

@@ -9,12 +9,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "device/graphs.h"
 #include "device/memory.h"
 #include "device/transfers.h"
 #include "kernels/backend.h"
@@ -116,7 +118,7 @@ class FakeTransfers final : public device::Transfers {
   std::map<const std::byte*, int64_t> pins_;
 };
 
-class FakeDevice final : public kernels::Backend {
+class FakeDevice final : public kernels::Backend, public device::Graphs {
  public:
   // inner: a host backend, whose arithmetic this has.
   explicit FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity = int64_t{1} << 32);
@@ -140,6 +142,14 @@ class FakeDevice final : public kernels::Backend {
   [[nodiscard]] FakeTransfers* transfers() override { return has_wire ? &transfers_ : nullptr; }
   bool has_wire = true;
   [[nodiscard]] Result<void> synchronize() override;
+
+  void begin_capture() override;
+  [[nodiscard]] Result<Id> end_capture() override;
+  void launch(Id id) override;
+  void drop(Id id) override;
+  int64_t launches = 0;          // of graphs
+  int64_t fail_capture_in = -1;  // captures from now
+  [[nodiscard]] size_t live_graphs() const { return graphs_.size(); }
 
   void embed(const kernels::EmbedParams& p) override;
   void gather_rows(const kernels::GatherRowsParams& p) override;
@@ -171,6 +181,15 @@ class FakeDevice final : public kernels::Backend {
   FakeMemory memory_;  // outlives inner_
   FakeTransfers transfers_{*this};
   std::unique_ptr<kernels::Backend> inner_;
+  struct Captured {
+    const char* what;
+    std::function<void()> run;
+  };
+  bool capturing_ = false;
+  int64_t live_bytes_ = 0;  // when capturing began
+  std::vector<Captured> captured_;
+  std::map<Id, std::vector<Captured>> graphs_;
+  Id last_graph_ = 0;
   // A test sets the fault while the engine's thread works.
   std::atomic<int64_t> operations_ = 0;
   std::atomic<int64_t> fail_at_ = -1;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "device/cuda/context.h"
+#include "device/cuda/graphs.h"
 #include "device/cuda/transfers.h"
 #include "kernels/cuda/entry.h"
 #include "kernels/cuda/ops.h"
@@ -9,12 +10,13 @@
 namespace longshore::kernels::cuda {
 namespace {
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public device::Graphs {
  public:
   CudaBackend(std::unique_ptr<Context> context,
               std::unique_ptr<device::cuda::CudaTransfers> transfers, const CudaOptions& options)
       : context_(std::move(context)),
         transfers_(std::move(transfers)),
+        graphs_(*context_),
         moe_configs_(options.moe_config_folder, context_->name(),
                      [](const std::string& line) { fmt::print(stderr, "{}\n", line); }),
         moe_w8a8_(options.moe_w8a8) {}
@@ -36,6 +38,11 @@ class CudaBackend final : public Backend {
   }
   [[nodiscard]] device::Transfers* transfers() override { return transfers_.get(); }
   [[nodiscard]] Result<void> synchronize() override { return context_->synchronize(); }
+
+  void begin_capture() override { graphs_.begin_capture(); }
+  [[nodiscard]] Result<Id> end_capture() override { return graphs_.end_capture(); }
+  void launch(Id id) override { graphs_.launch(id); }
+  void drop(Id id) override { graphs_.drop(id); }
 
   void embed(const EmbedParams& params) override { cuda::embed(*context_, params); }
   void gather_rows(const GatherRowsParams& params) override {
@@ -75,6 +82,7 @@ class CudaBackend final : public Backend {
  private:
   std::unique_ptr<Context> context_;
   std::unique_ptr<device::cuda::CudaTransfers> transfers_;  // after the context: it goes first
+  device::cuda::CudaGraphs graphs_;                         // likewise
   MoeConfigs moe_configs_;
   bool moe_w8a8_;
 };
