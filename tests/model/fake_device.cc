@@ -163,6 +163,7 @@ Result<FakeDevice::Id> FakeDevice::end_capture() {
   capturing_ = false;
   graphs_[++last_graph_] = std::move(captured_);
   captured_.clear();
+  if (fail_when_serving_ > 0) fail_at(fail_when_serving_);
   if (--fail_capture_in == 0) return fail(ErrorKind::kDevice, "a capture: told to fail");
   return last_graph_;
 }

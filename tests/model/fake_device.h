@@ -126,6 +126,11 @@ class FakeDevice final : public kernels::Backend, public device::Graphs {
   // Operation number n from now on (1: the next), and all after it, do nothing: synchronize() says
   // so from then on.
   void fail_at(int64_t n) { fail_at_ = operations_ + n; }
+  // The same, counted anew from the end of every capture: the start's own operations do not count.
+  void fail_when_serving(int64_t n) {
+    fail_when_serving_ = n;
+    fail_at(n);
+  }
   [[nodiscard]] int64_t operations() const { return operations_; }
   // Calls by operation, "copy_ints" among them.
   std::map<std::string, int64_t> calls;
@@ -190,6 +195,7 @@ class FakeDevice final : public kernels::Backend, public device::Graphs {
   std::vector<Captured> captured_;
   std::map<Id, std::vector<Captured>> graphs_;
   Id last_graph_ = 0;
+  int64_t fail_when_serving_ = -1;
   // A test sets the fault while the engine's thread works.
   std::atomic<int64_t> operations_ = 0;
   std::atomic<int64_t> fail_at_ = -1;

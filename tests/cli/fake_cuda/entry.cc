@@ -1,6 +1,6 @@
 // Stands where liblongshore_cuda.so is looked for: the cpu's arithmetic in memory that the program
-// cannot read (tests/model/fake_device.h). LONGSHORE_FAKE_FAIL_AT=N: operation N and all after it
-// fail.
+// cannot read (tests/model/fake_device.h). LONGSHORE_FAKE_FAIL_AT=N: operation N after the
+// model's start and all after it fail.
 #include "kernels/cuda/entry.h"
 
 #include <cstdlib>
@@ -24,6 +24,7 @@ extern "C" longshore::kernels::Backend* longshore_cuda_create_1(
     return nullptr;
   }
   auto device = std::make_unique<FakeDevice>(std::move(*inner));
-  if (const char* at = std::getenv("LONGSHORE_FAKE_FAIL_AT")) device->fail_at(std::atoll(at));
+  if (const char* at = std::getenv("LONGSHORE_FAKE_FAIL_AT"))
+    device->fail_when_serving(std::atoll(at));
   return device.release();
 }
