@@ -12,6 +12,7 @@
 #include "bench/policy_bench.h"
 #include "bench/report.h"
 #include "bench/serving_bench.h"
+#include "bench/speculation_bench.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 
@@ -26,6 +27,7 @@ struct Flags {
   bench::PolicyBenchOptions policy;
   bench::OffloadBenchOptions offload;
   bench::GrammarBenchOptions grammar;
+  bench::SpeculationBenchOptions speculation;
   std::string only;
   bool operations = false;
   bool as_json = false;
@@ -102,6 +104,19 @@ Result<void> run_serving(const Flags& flags, session::LoadOptions options) {
   return {};
 }
 
+Result<void> run_speculation(const Flags& flags, session::LoadOptions options) {
+  options.max_running = 16;
+  if (options.speculative_steps == 0) options.speculative_steps = 3;
+  if (flags.speculation.repeats < 3)
+    return fail(ErrorKind::kUsage, "--pairs {}: use at least 3", flags.speculation.repeats);
+  LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
+  bench::SpeculationBenchOptions chosen = flags.speculation;
+  chosen.tokens = flags.bench.tokens;
+  LS_TRY(const bench::Report report, bench::speculation_bench(*loaded, chosen, interrupt_token()));
+  print(report, flags.as_json);
+  return {};
+}
+
 // What the model must refuse is refused before the ceilings take their seconds.
 Result<void> check_length(const Flags& flags, const session::LoadOptions& options) {
   LS_TRY(const GlmConfig config, options.synthetic.empty()
@@ -141,6 +156,7 @@ Result<void> run(const Flags& flags) {
   }
   LS_TRY_VOID(check_length(flags, options));
   if (flags.name == "serving") return run_serving(flags, options);
+  if (flags.name == "speculation") return run_speculation(flags, options);
   if (flags.name == "offload") return run_offload(flags, options);
   bench::Ceilings ceilings;
   if (options.device == "cpu" || options.device == "auto") {
@@ -170,9 +186,10 @@ Run add_bench(CLI::App& command) {
       .add_option("NAME", flags->name,
                   "decode, prefill, serving, offload, cpu-expert, policy or grammar")
       ->required()
-      ->check(CLI::IsMember(
-          {"decode", "prefill", "serving", "offload", "cpu-expert", "policy", "grammar"}));
+      ->check(CLI::IsMember({"decode", "prefill", "serving", "offload", "cpu-expert", "policy",
+                             "grammar", "speculation"}));
   flags->model.add_to(command);
+  flags->model.add_speculation_to(command);
   command
       .add_option("--context", flags->bench.context,
                   "decode: tokens before; prefill, serving: tokens of the prompt")
@@ -226,6 +243,13 @@ Run add_bench(CLI::App& command) {
                      "grammar: write vocabulary, schemas and tokens there, for other programs");
   command.add_flag("--operations", flags->operations,
                    "decode: a row per operation of the CPU's, its time and what it reads");
+  command
+      .add_option("--accept-rate", flags->speculation.accept_rate,
+                  "speculation: part of the drafts that count as right, whatever the model says")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--pairs", flags->speculation.repeats, "speculation: pairs of runs of a case")
+      ->check(CLI::Range(3, 1000))
+      ->capture_default_str();
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

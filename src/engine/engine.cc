@@ -251,7 +251,7 @@ void Engine::sample(const StepPlan& plan) {
 }
 
 bool Engine::draft() {
-  if (!drafter_ || drafter_->options().max_steps == 0) return true;
+  if (!drafter_ || paused_ || drafter_->options().max_steps == 0) return true;
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
   caught_up_ = false;
@@ -296,7 +296,7 @@ void Engine::keep_hidden(const StepPlan& plan) {
 
 void Engine::teach_policy(const StepPlan& plan) {
   last_prefill_ = plan.prefill_tokens;
-  if (!drafter_ || plan.decode_tokens == 0) return;
+  if (!drafter_ || paused_ || plan.decode_tokens == 0) return;
   policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens},
                   .steps = report_.draft_steps,
                   .rows = plan.tokens(),

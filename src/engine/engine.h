@@ -107,6 +107,8 @@ class Engine {
                                                 ThreadPool& threads, const EngineOptions& options);
   // How many drafts are made from now on; speculation is on. For measurements.
   void set_speculation(const Speculation& speculation);
+  // No drafts while paused; what is known of their worth stays.
+  void pause_speculation(bool paused) { paused_ = paused; }
 
   // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
   // kBusy: the queue is full. On error the listener is never called.
@@ -188,6 +190,7 @@ class Engine {
   std::unique_ptr<Drafter> drafter_;  // null: no speculation
   SpeculationPolicy policy_{0};
   bool caught_up_ = false;  // the step's drafts had more to read than the last step
+  bool paused_ = false;
   int64_t last_prefill_ = 0;
   StepReport report_;
   EngineCounters counters_;
