@@ -11,7 +11,7 @@ namespace {
 constexpr double kMargin = 0.01;       // that drafting must promise
 constexpr double kAllowance = 0.004;   // of all decoding time that trying may lose
 constexpr double kPrior = 0.7;         // acceptance before anything is known
-constexpr int64_t kMemory = 128;        // samples that an average of acceptance remembers
+constexpr int64_t kMemory = 128;       // samples that an average of acceptance remembers
 constexpr int64_t kCostMemory = 24;    // and one of seconds
 constexpr int64_t kFirstPlain = 4;     // steps that teach what plain decoding costs
 constexpr int64_t kRefreshPlain = 96;  // steps after which that is measured again
