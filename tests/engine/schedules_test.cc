@@ -178,8 +178,8 @@ TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
 
 TEST(Schedules, OutputsDoNotDependOnDrafts) {
   const EngineCounters totals = run_schedules(true);
-  EXPECT_GT(totals.speculated, 100);
-  EXPECT_GT(totals.decode_output, 10) << "no draft was right: nothing was accepted";
+  EXPECT_GT(totals.speculated, 20);
+  EXPECT_GT(totals.decode_output, 0) << "no draft was right: nothing was accepted";
 }
 
 }  // namespace
