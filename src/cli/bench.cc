@@ -184,7 +184,7 @@ Run add_bench(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   command
       .add_option("NAME", flags->name,
-                  "decode, prefill, serving, offload, cpu-expert, policy or grammar")
+                  "decode, prefill, serving, offload, cpu-expert, policy, grammar or speculation")
       ->required()
       ->check(CLI::IsMember({"decode", "prefill", "serving", "offload", "cpu-expert", "policy",
                              "grammar", "speculation"}));

@@ -20,7 +20,7 @@
 namespace longshore::cli {
 
 // MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --numa,
-// --context-length, --chunked-prefill-size.
+// --context-length, --chunked-prefill-size, --speculative-num-steps, --cuda-graph-*.
 struct ModelFlags {
   std::string model;
   std::string synthetic;

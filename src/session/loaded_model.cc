@@ -265,6 +265,11 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
       .tokens = chunk + options.max_running * (1 + options.speculative_steps),
       .sequences = options.max_running,
       .context = context};
+  for (const int64_t rows : options.graphs.rows) {
+    if (rows <= limits.sequences) continue;
+    return fail(ErrorKind::kUsage, "--cuda-graph-bs {}: at most {} sequences run together", rows,
+                limits.sequences);
+  }
   LS_TRY_VOID(load_model(*loaded, limits, threads, progress, cancel));
   LS_TRY_VOID(start_recording(*loaded));
   const engine::EngineOptions engine_options{
