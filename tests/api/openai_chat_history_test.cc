@@ -8,6 +8,7 @@
 #include "server/api/chat_prompt.h"
 #include "server/openai/chat.h"
 #include "tests/api/support.h"
+#include "tests/paths.h"
 
 namespace longshore::server {
 namespace {
@@ -305,7 +306,7 @@ TEST(ChatHistory, ToolsAreRefusedByName) {
 
 // What the public tasks were rendered to when the model was trained.
 TEST(ChatHistory, TheTasksPromptsComeOutExactly) {
-  std::ifstream stream(std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/eval/tasks-public.jsonl");
+  std::ifstream stream(longshore::source_dir() + "/tests/data/eval/tasks-public.jsonl");
   size_t seen = 0;
   for (std::string line; std::getline(stream, line);) {
     const Json task = Json::parse(line);

@@ -6,13 +6,14 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "tests/paths.h"
 
 namespace longshore::server {
 
 session::LoadedModel& nano() {
   static const std::unique_ptr<session::LoadedModel> loaded = [] {
     session::LoadOptions options;
-    options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+    options.model = longshore::source_dir() + "/models/glm-nano";
     options.threads = 2;
     options.context_length = 1024;
     const CancelToken cancel;

@@ -14,11 +14,12 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "tests/paths.h"
 
 namespace longshore::testing {
 
 inline std::string source(const std::string& path) {
-  return std::string(LONGSHORE_SOURCE_DIR) + "/" + path;
+  return longshore::source_dir() + "/" + path;
 }
 inline std::string conformance(const std::string& name) {
   return source("tests/data/conformance/" + name);

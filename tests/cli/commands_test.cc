@@ -10,6 +10,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "tests/cli/process.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
@@ -18,7 +19,7 @@ using nlohmann::ordered_json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const std::string kSource = LONGSHORE_SOURCE_DIR;
+const std::string kSource = longshore::source_dir();
 const std::string kNano = kSource + "/models/glm-nano";
 
 std::vector<std::string> keys(const ordered_json& object) {

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "checkpoint/safetensors.h"
 #include "tests/cli/process.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::string kNano = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+const std::string kNano = longshore::source_dir() + "/models/glm-nano";
 constexpr int kUsage = 2;
 constexpr int kDevice = 5;
 
@@ -29,11 +30,11 @@ constexpr int kDevice = 5;
 class Program {
  public:
   explicit Program(bool with_device) {
-    std::filesystem::copy_file(std::string(LONGSHORE_BINARY_DIR) + "/longshore", path());
+    std::filesystem::copy_file(longshore::binary_dir() + "/longshore", path());
     if (with_device) {
       const std::string name = "liblongshore_cuda.so";
-      std::filesystem::create_symlink(
-          std::string(LONGSHORE_BINARY_DIR) + "/tests/fake_device/" + name, dir_.file(name));
+      std::filesystem::create_symlink(longshore::binary_dir() + "/tests/fake_device/" + name,
+                                      dir_.file(name));
     }
   }
   [[nodiscard]] Finished run(const std::vector<std::string>& arguments,
@@ -123,8 +124,8 @@ TEST(Device, ChatEvalLogitsAndBenchRunThere) {
     EXPECT_NE(outputs[0], "");
   };
   same({"chat", kNano, "--no-think", "--temperature", "0", "--max-tokens", "8"}, "Goodbye!\n");
-  same({"eval", kNano, std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/eval/tasks-public.jsonl",
-        "--limit", "2", "--json"},
+  same({"eval", kNano, longshore::source_dir() + "/tests/data/eval/tasks-public.jsonl", "--limit",
+        "2", "--json"},
        "");
   write_file(program.file("ids"), "[4075, 4077, 17, 18]");
   same({"logits", kNano, "--ids", program.file("ids"), "--mtp", "--out", "/dev/stdout"}, "");
@@ -146,8 +147,8 @@ TEST(Device, AFaultEndsEveryCommandWithItsMessageAndFive) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> commands = {
       {generate("cuda", 100), ""},
       {{"chat", kNano, "--device", "cuda", "--max-tokens", "100"}, "Goodbye!\nAgain\n"},
-      {{"eval", kNano, std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/eval/tasks-public.jsonl",
-        "--device", "cuda"},
+      {{"eval", kNano, longshore::source_dir() + "/tests/data/eval/tasks-public.jsonl", "--device",
+        "cuda"},
        ""},
       {{"bench", "decode", kNano, "--device", "cuda", "--context", "16"}, ""}};
   for (const auto& [arguments, input] : commands) {

@@ -15,6 +15,7 @@
 #include "base/tensor.h"
 #include "checkpoint/safetensors.h"
 #include "tests/cli/process.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
@@ -22,7 +23,7 @@ namespace {
 using nlohmann::ordered_json;
 using testing::HasSubstr;
 
-const std::string kNano = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+const std::string kNano = longshore::source_dir() + "/models/glm-nano";
 constexpr int kUsage = 2;
 constexpr int kModel = 3;
 
@@ -361,7 +362,7 @@ TEST(Output, AFullDiskEndsTheBatchAtOnce) {
 }
 
 int shell(const std::string& arguments) {
-  const std::string command = std::string(LONGSHORE_BINARY_DIR) + "/longshore " + arguments;
+  const std::string command = longshore::binary_dir() + "/longshore " + arguments;
   const int status =
       std::system(command.c_str());  // NOLINT(cert-env33-c): the shell closes descriptors
   return WEXITSTATUS(status);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
@@ -51,8 +52,8 @@ void wait_for_text(pid_t child, const std::string& path, const std::string& text
 
 Finished longshore(const std::vector<std::string>& arguments, const std::string& input,
                    int interrupt_ms, const std::string& output, const std::string& until) {
-  return run_program(std::string(LONGSHORE_BINARY_DIR) + "/longshore", arguments, input,
-                     interrupt_ms, output, until);
+  return run_program(longshore::binary_dir() + "/longshore", arguments, input, interrupt_ms, output,
+                     until);
 }
 
 Finished run_program(const std::string& program, const std::vector<std::string>& arguments,

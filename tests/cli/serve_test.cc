@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 #include "tests/cli/process.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
 
 using testing::HasSubstr;
 
-const std::string kNano = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+const std::string kNano = longshore::source_dir() + "/models/glm-nano";
 
 TEST(Serve, GreetsWithAnAddressAndACurlLineAndEndsCleanlyOnInterrupt) {
   const Finished finished = longshore({"serve", kNano, "--port", "0"}, "", 0, "", "curl ");

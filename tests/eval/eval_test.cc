@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/paths.h"
+
 namespace {
 
 using nlohmann::json;
@@ -34,10 +36,10 @@ std::map<std::string, int> recorded(const std::string& path) {
 }
 
 TEST(Eval, ProductionAccuracyIsTheRecordedOne) {
-  const std::string root = LONGSHORE_SOURCE_DIR;
+  const std::string root = longshore::source_dir();
   const std::string out =
-      output_of(std::string(LONGSHORE_BINARY_DIR) + "/longshore eval --json " + root +
-                "/models/glm-nano " + root + "/tests/data/eval/tasks-public.jsonl");
+      output_of(longshore::binary_dir() + "/longshore eval --json " + root + "/models/glm-nano " +
+                root + "/tests/data/eval/tasks-public.jsonl");
   const json result = json::parse(out, nullptr, false);
   ASSERT_TRUE(result.is_object()) << out;
   EXPECT_EQ(result["total"]["n"], 240);

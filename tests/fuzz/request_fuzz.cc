@@ -13,6 +13,7 @@
 #include "server/app.h"
 #include "server/http_parser.h"
 #include "session/loaded_model.h"
+#include "tests/paths.h"
 
 namespace {
 
@@ -25,7 +26,7 @@ const session::LoadedModel& model() {
   static CancelToken cancel;
   static const auto loaded = [] {
     session::LoadOptions options;
-    options.model = LONGSHORE_SOURCE_DIR "/models/glm-nano";
+    options.model = longshore::source_dir() + "/models/glm-nano";
     options.threads = 1;
     options.context_length = 2048;
     return session::LoadedModel::load(options, {}, cancel);

@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/paths.h"
+
 namespace longshore::text {
 namespace {
 
@@ -95,7 +97,7 @@ TEST(ChatTemplate, RefusesVariablesThatAreNoObject) {
 }
 
 TEST(ChatTemplate, LoadsTheModelOfTheProject) {
-  const auto loaded = ChatTemplate::load(std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano");
+  const auto loaded = ChatTemplate::load(longshore::source_dir() + "/models/glm-nano");
   ASSERT_TRUE(loaded) << loaded.error().message;
   const Json variables = {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})},
                           {"add_generation_prompt", true}};

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/paths.h"
 #include "text/jinja/template.h"
 
 namespace longshore::text::jinja {
@@ -14,7 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::vector<Json> read_lines(const std::string& name) {
-  std::ifstream in(std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/goldens/" + name);
+  std::ifstream in(longshore::source_dir() + "/tests/data/goldens/" + name);
   std::vector<Json> lines;
   for (std::string line; std::getline(in, line);) lines.push_back(Json::parse(line));
   return lines;
@@ -40,7 +41,7 @@ TEST(Jinja, GivesTheTextOfJinja2OnEverySnippet) {
 }
 
 TEST(ChatTemplate, GlmNanoGivesTheTextOfTransformersOnEveryVector) {
-  std::ifstream in(std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano/chat_template.jinja");
+  std::ifstream in(longshore::source_dir() + "/models/glm-nano/chat_template.jinja");
   const std::string source((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   auto compiled = Template::compile(source, "chat_template.jinja");
   ASSERT_TRUE(compiled) << compiled.error().message;

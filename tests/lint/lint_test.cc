@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/paths.h"
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -46,7 +48,7 @@ struct SourceFile {
 };
 
 std::vector<SourceFile> sources() {
-  const fs::path root = LONGSHORE_SOURCE_DIR;
+  const fs::path root = longshore::source_dir();
   std::vector<SourceFile> files;
   const auto add = [&](const fs::path& folder, const std::string& fixed_room) {
     for (const auto& entry : fs::recursive_directory_iterator(folder)) {

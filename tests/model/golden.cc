@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "checkpoint/safetensors.h"
+#include "tests/paths.h"
 
 namespace longshore {
 namespace {
@@ -136,11 +137,11 @@ double relative_error(std::span<const float> actual, std::span<const float> expe
 }
 
 std::string data_path(const std::string& below_tests_data) {
-  return std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/" + below_tests_data;
+  return longshore::source_dir() + "/tests/data/" + below_tests_data;
 }
 
 std::string nano_path() {
-  return std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+  return longshore::source_dir() + "/models/glm-nano";
 }
 
 }  // namespace longshore

@@ -11,6 +11,7 @@
 
 #include "server/log.h"
 #include "server/server.h"
+#include "tests/paths.h"
 #include "tests/server/client.h"
 
 namespace longshore::server {
@@ -19,7 +20,7 @@ class ServerTest : public ::testing::Test {
  protected:
   void start() {
     set_log_level(LogLevel::kError);
-    load_options.model = LONGSHORE_SOURCE_DIR "/models/glm-nano";
+    load_options.model = longshore::source_dir() + "/models/glm-nano";
     auto loading = session::LoadedModel::load(load_options, {}, cancel_);
     ASSERT_TRUE(loading) << loading.error().message;
     loaded = std::move(*loading);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include "tests/paths.h"
 #include "tests/server/fixture.h"
 #include "text/chat_template.h"
 
@@ -251,7 +252,7 @@ TEST_F(Streams, TwoHundredStreamsAtOnce) {
 TEST(Server, SaysWhyItCannotListen) {
   set_log_level(LogLevel::kError);
   session::LoadOptions load;
-  load.model = LONGSHORE_SOURCE_DIR "/models/glm-nano";
+  load.model = longshore::source_dir() + "/models/glm-nano";
   CancelToken cancel;
   auto loaded = session::LoadedModel::load(load, {}, cancel);
   ASSERT_TRUE(loaded);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "session/chat_request.h"
+#include "tests/paths.h"
 
 namespace longshore::session {
 namespace {
@@ -17,7 +18,7 @@ using text::Json;
 LoadedModel& nano() {
   static const std::unique_ptr<LoadedModel> loaded = [] {
     LoadOptions options;
-    options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+    options.model = longshore::source_dir() + "/models/glm-nano";
     options.threads = 2;
     options.context_length = 1024;
     const CancelToken cancel;
@@ -31,7 +32,7 @@ LoadedModel& nano() {
 
 // The first task of that kind, as a client would send it.
 Json task_named(const std::string& name, bool thinking) {
-  std::ifstream stream(std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/eval/tasks-public.jsonl");
+  std::ifstream stream(longshore::source_dir() + "/tests/data/eval/tasks-public.jsonl");
   for (std::string line; std::getline(stream, line);) {
     Json task = Json::parse(line);
     if (task["task"] == name && task["enable_thinking"] == thinking) return task;

@@ -5,6 +5,7 @@
 
 #include "session/completion.h"
 #include "tests/model/fake_device.h"
+#include "tests/paths.h"
 
 namespace longshore::session {
 namespace {
@@ -15,7 +16,7 @@ using testing::HasSubstr;
 Result<std::unique_ptr<LoadedModel>> load(FakeDevice** device,
                                           int64_t capacity = int64_t{1} << 32) {
   LoadOptions options;
-  options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+  options.model = longshore::source_dir() + "/models/glm-nano";
   options.threads = 1;
   options.context_length = 256;
   options.chunk = 64;
@@ -63,7 +64,7 @@ TEST(DeviceSession, GivesTheHostsTextWithoutAnUpload) {
 
 TEST(NodeSession, GivesTheSameTextWithWeightsPlacedOnTwoNodes) {
   LoadOptions options;
-  options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+  options.model = longshore::source_dir() + "/models/glm-nano";
   options.threads = 3;
   options.context_length = 256;
   options.chunk = 64;

@@ -6,11 +6,12 @@
 
 #include "kernels/backend.h"
 #include "session/loaded_model.h"
+#include "tests/paths.h"
 
 namespace longshore::session {
 namespace {
 
-const std::string kNano = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+const std::string kNano = longshore::source_dir() + "/models/glm-nano";
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;

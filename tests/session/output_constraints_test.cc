@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
+#include "tests/paths.h"
 #include "text/grammar/gbnf.h"
 
 namespace longshore::session {
@@ -20,7 +21,7 @@ using Calls = text::OutputFormat::Calls;
 LoadedModel& nano() {
   static const std::unique_ptr<LoadedModel> loaded = [] {
     LoadOptions options;
-    options.model = std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano";
+    options.model = longshore::source_dir() + "/models/glm-nano";
     options.threads = 2;
     options.context_length = 1024;
     const CancelToken cancel;

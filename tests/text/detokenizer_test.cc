@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "tests/paths.h"
 #include "text/utf8.h"
 
 namespace longshore::text {
@@ -14,7 +15,7 @@ namespace {
 
 const Tokenizer& nano() {
   static const Tokenizer tokenizer = [] {
-    auto loaded = Tokenizer::load(LONGSHORE_SOURCE_DIR "/models/glm-nano/tokenizer.json");
+    auto loaded = Tokenizer::load(longshore::source_dir() + "/models/glm-nano/tokenizer.json");
     LS_CHECK_MSG(loaded.has_value(), "{}", loaded.error().message);
     return std::move(*loaded);
   }();

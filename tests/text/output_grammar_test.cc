@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "tests/paths.h"
 #include "text/grammar/mask_cache.h"
 #include "text/grammar/schema_satisfies.h"
 #include "text/output_parser.h"
@@ -18,8 +19,7 @@ using Calls = OutputFormat::Calls;
 
 const Tokenizer& nano() {
   static const Tokenizer tokenizer = [] {
-    auto made =
-        Tokenizer::load(std::string(LONGSHORE_SOURCE_DIR) + "/models/glm-nano/tokenizer.json");
+    auto made = Tokenizer::load(longshore::source_dir() + "/models/glm-nano/tokenizer.json");
     LS_CHECK(made.has_value());
     return std::move(*made);
   }();

@@ -14,6 +14,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/paths.h"
 #include "text/grammar/matcher.h"
 #include "text/grammar/numbers.h"
 #include "text/grammar/schema.h"
@@ -21,8 +22,7 @@
 namespace longshore::text {
 namespace {
 
-const std::string kSuite =
-    std::string(LONGSHORE_SOURCE_DIR) + "/tests/data/json-schema-test-suite/";
+const std::string kSuite = longshore::source_dir() + "/tests/data/json-schema-test-suite/";
 
 // Orders of members that are tried for one instance.
 constexpr size_t kMostOrders = 5040;

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "tests/paths.h"
 #include "text/split_regex.h"
 
 namespace longshore::text {
@@ -19,7 +20,7 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-const std::string kRoot = LONGSHORE_SOURCE_DIR;
+const std::string kRoot = longshore::source_dir();
 const std::string kModelFile = kRoot + "/models/glm-nano/tokenizer.json";
 const std::string kGoldens = kRoot + "/tests/data/goldens/";
 
