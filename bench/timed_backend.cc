@@ -71,6 +71,7 @@ class TimedBackend final : public Backend {
     timed("mask_routes", &Backend::mask_routes, p);
   }
   void add(const AddParams& p) override { timed("add", &Backend::add, p); }
+  void draw(const DrawParams& p) override { timed("draw", &Backend::draw, p); }
 
  private:
   static std::string product(const char* name, const WeightView& w) {

@@ -21,5 +21,6 @@ Run add_logits(CLI::App& command);
 Run add_tokenize(CLI::App& command);
 Run add_render(CLI::App& command);
 Run add_bench(CLI::App& command);
+Run add_tune(CLI::App& command);
 
 }  // namespace longshore::cli

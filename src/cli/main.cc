@@ -73,6 +73,8 @@ int main(int argc, char** argv) {
       {"tokenize", "JSON strings in, JSON arrays of ids out, a line each", add_tokenize},
       {"render", "chat requests in, prompts out, as JSON, a line each", add_render},
       {"bench", "measures speed against the machine's ceilings", add_bench},
+      {"tune", "measures a GPU's expert kernels and writes the tiles that serve picks up",
+       add_tune},
   };
   std::vector<std::pair<CLI::App*, Run>> runs;
   for (const Command& command : commands) {

@@ -15,6 +15,7 @@
 
 #include "cli/progress.h"
 #include "cli/standard_input.h"
+#include "kernels/moe_folder.h"
 
 namespace longshore::cli {
 namespace {
@@ -80,8 +81,11 @@ void ModelFlags::add_to(CLI::App& command) {
       .add_option("--moe-activations", moe_activations,
                   "bf16, or fp8: experts with many tokens on a device that holds them all")
       ->capture_default_str();
-  command.add_option("--moe-config-folder", moe_config_folder,
-                     "tuned tiles of the device's experts, files named as SGLang's and vLLM's");
+  command
+      .add_option("--moe-config-folder", moe_config_folder,
+                  "tuned tiles of the device's experts, files named as SGLang's and vLLM's; auto: "
+                  "those beside the program, which tune writes; none")
+      ->capture_default_str();
   command.add_flag("--disable-cuda-graph", no_graphs,
                    "queue every operation of a decode step alone");
   command
@@ -167,7 +171,11 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   if (moe_activations != "bf16" && moe_activations != "fp8")
     return fail(ErrorKind::kUsage, "--moe-activations {}: use bf16 or fp8", moe_activations);
   options.moe_w8a8 = moe_activations == "fp8";
-  options.moe_config_folder = moe_config_folder;
+  if (moe_config_folder == "auto") {
+    options.moe_config_folder = kernels::shipped_moe_configs();
+  } else if (moe_config_folder != "none") {
+    options.moe_config_folder = moe_config_folder;
+  }
   options.graphs = graphs;
   options.graphs.on = !no_graphs;
   LS_TRY_VOID(offload_group.validate());

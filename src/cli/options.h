@@ -31,7 +31,7 @@ struct ModelFlags {
   offload::GroupOptions offload_group;
   std::string offload_mode = "cpu";
   std::string moe_activations = "bf16";
-  std::string moe_config_folder;
+  std::string moe_config_folder = "auto";
   model::GraphOptions graphs;
   bool no_graphs = false;
   std::string cpu_isa = "auto";

@@ -64,6 +64,11 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
   }
   LS_TRY(KvPool pool, KvPool::create(layout, options.pages));
   std::unique_ptr<Engine> engine(new Engine(model, threads, options, std::move(pool)));
+  engine->on_device_ = !layout.memory->host();
+  const int64_t most_logits = asked.max_running * (1 + drafts) * model.config().vocab_size;
+  LS_TRY(engine->logits_,
+         device::Buffer::allocate(model.output_memory(),
+                                  most_logits * static_cast<int64_t>(sizeof(float)), "logits"));
   if (options.speculation.on()) {
     LS_CHECK_MSG(layout.layers() == model.config().num_layers + 1, "caches without the MTP layer");
     LS_TRY(engine->drafter_, Drafter::create(options.speculation, model, threads));
@@ -203,7 +208,6 @@ bool Engine::forward(const StepPlan& plan) {
   input.cancel = interrupt_;
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   const int64_t vocab = model_->config().vocab_size;
-  logits_.resize(static_cast<size_t>(rows * vocab));
   model::StepOutput output;
   if (drafter_) {
     const int64_t tokens = input.batch.tokens;
@@ -212,7 +216,9 @@ bool Engine::forward(const StepPlan& plan) {
     output.hidden = {reinterpret_cast<std::byte*>(hidden_.data()), DType::kF32, tokens, width,
                      width};
   }
-  output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, rows, vocab, vocab};
+  LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
+  output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
+  ask_for_draws(plan, output);
   if (const Result<void> passed = model_->forward(input, output); !passed) {
     if (passed.error().kind == ErrorKind::kCancelled) return false;
     counters_.fault = passed.error();
@@ -227,6 +233,26 @@ bool Engine::forward(const StepPlan& plan) {
     if (!item.samples) publish(*item.sequence);
   }
   return true;
+}
+
+void Engine::ask_for_draws(const StepPlan& plan, model::StepOutput& output) {
+  rules_.clear();
+  drawn_only_.clear();
+  bool any = false;
+  for (const StepPlan::Item& item : plan.items) {
+    for (int64_t place = 0; on_device_ && item.samples && place <= item.drafts; ++place) {
+      const bool drawn = item.sequence->draws_only(place);
+      any = any || drawn;
+      drawn_only_.push_back(drawn ? 1 : 0);
+      rules_.push_back(drawn ? item.sequence->sampler.rule(static_cast<uint64_t>(place))
+                             : kernels::DrawRule{});
+    }
+  }
+  if (!any) drawn_only_.clear();
+  drawn_.resize(drawn_only_.size());
+  output.drawn = drawn_;
+  output.rules = std::span(rules_).first(drawn_.size());
+  output.drawn_only = drawn_only_;
 }
 
 void Engine::publish(Sequence& sequence) {
@@ -332,8 +358,10 @@ void Engine::sample_sequence(size_t i) {
   const auto vocab = static_cast<size_t>(model_->config().vocab_size);
   const double forced = drafter_ ? drafter_->options().forced_acceptance : -1;
   for (size_t place = 0; place <= turn.drafts; ++place) {
-    const std::span<float> logits(logits_.data() + (turn.row + place) * vocab, vocab);
-    if (!all_finite(logits)) {
+    const size_t row = turn.row + place;
+    const bool drawn = !drawn_only_.empty() && drawn_only_[row] != 0;
+    const std::span<float> logits(reinterpret_cast<float*>(logits_.data()) + row * vocab, vocab);
+    if (drawn ? drawn_[row] < 0 : !all_finite(logits)) {
       faulty_[i] = Fault::kLogits;
       sequence.allowed_known = false;
       return;
@@ -347,7 +375,13 @@ void Engine::sample_sequence(size_t i) {
       sequence.allowed_known = true;
       return;
     }
-    Sampled sampled = sequence.sampler.sample(logits, sequence.banned(guesses), allowed);
+    Sampled sampled;
+    if (drawn) {
+      sampled.id = drawn_[row];
+      sequence.sampler.count_draw();
+    } else {
+      sampled = sequence.sampler.sample(logits, sequence.banned(guesses), allowed);
+    }
     bool right = place < turn.drafts && sampled.id == sequence.draft.ids[place];
     if (forced >= 0 && place < turn.drafts) {
       right = coin(forced, sequence, place);

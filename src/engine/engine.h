@@ -19,6 +19,7 @@
 #include "base/cancel.h"
 #include "base/error.h"
 #include "base/threads.h"
+#include "device/buffer.h"
 #include "engine/batch.h"
 #include "engine/kv_pool.h"
 #include "engine/mask_worker.h"
@@ -149,6 +150,8 @@ class Engine {
   bool forward(const StepPlan& plan);
   // Ends every sequence with counters_.fault.
   void fail_all();
+  // Rows whose ids a device draws, and need not send the logits of.
+  void ask_for_draws(const StepPlan& plan, model::StepOutput& output);
   void publish(Sequence& sequence);
   // Guesses for the sequences that decode, where that pays. False: interrupted or a fault.
   bool draft();
@@ -174,8 +177,12 @@ class Engine {
   Batch batch_;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   RequestId next_id_ = 1;
-  std::vector<float> logits_;  // [rows of the step, vocab]
-  std::vector<float> hidden_;  // [tokens of the step, hidden], with a drafter
+  device::Buffer logits_;                 // [rows of the step, vocab] fp32
+  bool on_device_ = false;                // the logits come from there
+  std::vector<int32_t> drawn_;            // [rows of the step] as StepOutput's, or empty
+  std::vector<kernels::DrawRule> rules_;  // likewise
+  std::vector<uint8_t> drawn_only_;       // likewise
+  std::vector<float> hidden_;             // [tokens of the step, hidden], with a drafter
   struct Sampling {
     Sequence* sequence;
     size_t row;     // its first row of logits

@@ -12,33 +12,11 @@ namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-using Candidate = std::pair<float, int32_t>;
-
-// Higher logit first, lower id first among equals. A strict weak order for every input: NaN comes
-// after all numbers.
-bool before(const Candidate& a, const Candidate& b) {
-  const bool a_nan = std::isnan(a.first);
-  const bool b_nan = std::isnan(b.first);
-  if (a_nan != b_nan) return b_nan;
-  if (!a_nan && a.first != b.first) return a.first > b.first;
-  return a.second < b.second;
-}
-
-// The first of the highest, NaN never; 0 where nothing is above -infinity.
-int32_t argmax(std::span<const float> logits) {
-  size_t best = 0;
-  float highest = kNever;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > highest) {
-      highest = logits[i];
-      best = i;
-    }
-  }
-  return static_cast<int32_t>(best);
-}
+using kernels::before;
+using kernels::Candidate;
 
 double log_sum_exp(std::span<const float> logits) {
-  const double highest = logits[static_cast<size_t>(argmax(logits))];
+  const double highest = logits[static_cast<size_t>(kernels::place_of_highest(logits))];
   double sum = 0;
   for (float logit : logits) sum += std::exp(static_cast<double>(logit) - highest);
   return highest + std::log(sum);
@@ -134,6 +112,16 @@ Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt)
   prompt_ids_.erase(std::unique(prompt_ids_.begin(), prompt_ids_.end()), prompt_ids_.end());
 }
 
+bool Sampler::draws_only() const {
+  const SamplingParams& p = params_;
+  return p.logit_bias.empty() && p.repetition_penalty == 1 && p.presence_penalty == 0 &&
+         p.frequency_penalty == 0 && p.top_logprobs < 0;
+}
+
+void Sampler::count_draw() {
+  if (params_.temperature != 0) ++draws_;
+}
+
 void Sampler::accept(int32_t id) {
   ++output_counts_[id];
 }
@@ -156,70 +144,22 @@ void Sampler::penalise(std::span<float> logits) const {
   }
 }
 
-double Sampler::uniform() {
-  return static_cast<double>(mix(mix(params_.seed) ^ draws_++) >> 11) * 0x1p-53;  // [0, 1)
+double Sampler::uniform(uint64_t draw) const {
+  return static_cast<double>(mix(mix(params_.seed) ^ draw) >> 11) * 0x1p-53;  // [0, 1)
 }
 
-void Sampler::sort_up_to(size_t count) {
-  if (count <= sorted_) return;
-  // Grows by factors: a draw mostly ends among the first few, and nothing behind them is put in
-  // order.
-  const size_t end = std::min(candidates_.size(), std::max<size_t>(256, 4 * sorted_));
-  const auto at = [&](size_t i) { return candidates_.begin() + static_cast<std::ptrdiff_t>(i); };
-  if (end < candidates_.size()) std::nth_element(at(sorted_), at(end), candidates_.end(), before);
-  std::sort(at(sorted_), at(end), before);
-  sorted_ = end;
+kernels::DrawRule Sampler::rule(uint64_t ahead) const {
+  return {.temperature = params_.temperature,
+          .top_k = params_.top_k,
+          .top_p = params_.top_p,
+          .min_p = params_.min_p,
+          .uniform = uniform(draws_ + ahead)};
 }
 
 int32_t Sampler::draw(std::span<const float> logits) {
-  const int32_t best = argmax(logits);
-  const double highest = logits[static_cast<size_t>(best)];
-  if (params_.temperature == 0 || !std::isfinite(highest)) return best;
-  candidates_.clear();
-  sorted_ = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > kNever) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
-  }
-  if (params_.top_k > 0 && static_cast<size_t>(params_.top_k) < candidates_.size()) {
-    const auto cut = candidates_.begin() + params_.top_k;
-    std::nth_element(candidates_.begin(), cut, candidates_.end(), before);
-    candidates_.erase(cut, candidates_.end());
-  }
-  const auto mass = [&](size_t i) {
-    // The difference first: a logit over a tiny temperature is infinite.
-    return std::exp((static_cast<double>(candidates_[i].first) - highest) / params_.temperature);
-  };
-  double total = 0;
-  for (size_t i = 0; i < candidates_.size(); ++i) total += mass(i);
-  // The smallest set whose probability reaches top_p, of these the ones with at least min_p of the
-  // highest.
-  double kept = total;
-  size_t count = candidates_.size();
-  if (params_.top_p < 1 || params_.min_p > 0) {
-    kept = 0;
-    for (count = 0; count < candidates_.size(); ++count) {
-      sort_up_to(count + 1);
-      const double next = mass(count);
-      if (next < params_.min_p || (count > 0 && kept >= params_.top_p * total)) break;
-      kept += next;
-    }
-  }
-  double target = uniform() * kept;
-  for (size_t i = 0; i < count; ++i) {
-    sort_up_to(i + 1);
-    target -= mass(i);
-    if (target < 0) return candidates_[i].second;
-  }
-  return candidates_[count - 1].second;
-}
-
-bool all_finite(std::span<const float> logits) {
-  // Integer arithmetic without a branch: a float sum could not be vectorised.
-  constexpr uint32_t kExponent = 0x7F800000;
-  uint32_t bad = 0;
-  for (const float logit : logits)
-    bad |= (std::bit_cast<uint32_t>(logit) & kExponent) == kExponent ? 1U : 0U;
-  return bad == 0;
+  const int32_t id = draw_row_(logits, rule(0));
+  count_draw();
+  return id;
 }
 
 int32_t Sampler::propose(std::span<float> logits, std::span<const int32_t> banned,

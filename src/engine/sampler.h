@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/draw.h"
 
 namespace longshore::engine {
 
@@ -56,24 +57,28 @@ class Sampler {
   // For guesses: output that comes until then does not count.
   int32_t propose(std::span<float> logits, std::span<const int32_t> banned,
                   std::span<const uint64_t> allowed, uint64_t ahead);
+  // sample() without banned ids and a mask is rule(0)'s draw from the logits as they are: somebody
+  // else may make it, who then says count_draw().
+  [[nodiscard]] bool draws_only() const;
+  // `ahead` draws from now.
+  [[nodiscard]] kernels::DrawRule rule(uint64_t ahead) const;
+  void count_draw();
   // Counts a token as generated: the one just drawn, or one that was forced.
   void accept(int32_t id);
 
  private:
   void penalise(std::span<float> logits) const;
   int32_t draw(std::span<const float> logits);
-  void sort_up_to(size_t count);
-  double uniform();
+  [[nodiscard]] double uniform(uint64_t draw) const;
 
   SamplingParams params_;
   uint64_t draws_ = 0;
   std::unordered_map<int32_t, int32_t> output_counts_;
-  std::vector<int32_t> prompt_ids_;                    // distinct
-  std::vector<std::pair<float, int32_t>> candidates_;  // scratch
-  size_t sorted_ = 0;                                  // the first candidates_ that are in order
+  std::vector<int32_t> prompt_ids_;  // distinct
+  kernels::RowDraw draw_row_;
 };
 
-// No NaN and no infinity: what a sampler needs of a model.
-[[nodiscard]] bool all_finite(std::span<const float> logits);
+// What a sampler needs of a model.
+using kernels::all_finite;
 
 }  // namespace longshore::engine

@@ -99,6 +99,10 @@ struct Sequence {
         std::any_of(left.begin(), left.end(), [](uint64_t word) { return word != 0; });
     return others ? std::span<const int32_t>(request.stop_ids) : std::span<const int32_t>();
   }
+  // The token after `guesses` guesses is drawn from the model's logits as they are.
+  [[nodiscard]] bool draws_only(int64_t guesses) {
+    return !constraint && sampler.draws_only() && banned(guesses).empty();
+  }
   [[nodiscard]] std::span<const int32_t> written() const {
     return std::span(ids).first(static_cast<size_t>(computed));
   }

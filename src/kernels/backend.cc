@@ -6,6 +6,7 @@
 
 #include <sched.h>
 
+#include "kernels/draw.h"
 #include "kernels/validate.h"
 
 namespace longshore::kernels {
@@ -33,6 +34,17 @@ void Backend::add(const AddParams& params) {
     const float* x = params.x.row_as<float>(t);
     float* y = params.y.row_as<float>(t);
     for (int64_t i = 0; i < params.y.cols; ++i) y[i] += x[i];
+  }
+}
+
+void Backend::draw(const DrawParams& params) {
+  validate(params);
+  RowDraw draw_row;
+  for (int64_t t = 0; t < params.logits.rows; ++t) {
+    const std::span<const float> logits(params.logits.row_as<float>(t),
+                                        static_cast<size_t>(params.logits.cols));
+    const DrawRule rule = params.greedy ? DrawRule{} : params.rules[t];
+    params.ids[t] = all_finite(logits) ? draw_row(logits, rule) : -1;
   }
 }
 

@@ -24,6 +24,7 @@
 #include "kernels/ops_attention.h"
 #include "kernels/ops_dense.h"
 #include "kernels/ops_moe.h"
+#include "kernels/ops_sample.h"
 
 namespace longshore::kernels {
 
@@ -75,6 +76,7 @@ class Backend {
   virtual void experts(const ExpertsParams& params) = 0;
   virtual void mask_routes(const MaskRoutesParams& params);  // here: for host memory
   virtual void add(const AddParams& params);
+  virtual void draw(const DrawParams& params);  // here: for host memory
 };
 
 // The pool outlives the backend.

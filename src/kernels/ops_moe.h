@@ -12,14 +12,20 @@ namespace longshore::kernels {
 // s = sigmoid(logits); the top_k experts of s + bias (bias for the choice only, lower index wins
 // ties); weights = s of the chosen, divided by (their sum + 1e-20) if normalise, times scale.
 // Written in descending order of s + bias. Source: "noaux_tc" of DeepSeek-V3 with one group.
+// Unless joined is negative, every token has one more route behind those, to that expert with
+// weight 1: a shared expert that is computed with the routed ones.
 struct RouterParams {
   ConstMatrixView logits;       // [tokens, experts] fp32
   const float* bias = nullptr;  // [experts]
   int64_t top_k = 0;
   bool normalise = true;
   float scale = 1;
-  int32_t* ids = nullptr;    // [tokens, top_k]
-  float* weights = nullptr;  // [tokens, top_k]
+  int32_t joined = -1;
+  int32_t* ids = nullptr;    // [tokens, routes()]
+  float* weights = nullptr;  // [tokens, routes()]
+
+  // Of a token.
+  [[nodiscard]] constexpr int64_t routes() const { return top_k + (joined >= 0 ? 1 : 0); }
 };
 
 // One expert's weights, as they lie in memory.

@@ -275,4 +275,11 @@ void validate(const AddParams& p) {
   check_matrix(p.x, p.y.rows, p.y.cols);
 }
 
+void validate(const DrawParams& p) {
+  check_matrix(p.logits);
+  check_f32(p.logits);
+  if (p.logits.rows == 0) return;
+  LS_CHECK(p.logits.cols >= 1 && p.ids != nullptr && (p.greedy || p.rules != nullptr));
+}
+
 }  // namespace longshore::kernels

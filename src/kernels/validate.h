@@ -6,6 +6,7 @@
 #include "kernels/ops_attention.h"
 #include "kernels/ops_dense.h"
 #include "kernels/ops_moe.h"
+#include "kernels/ops_sample.h"
 
 namespace longshore::kernels {
 
@@ -27,5 +28,6 @@ void validate(const RouterParams& params);
 void validate(const ExpertsParams& params, Contents contents = Contents::kReadable);
 void validate(const MaskRoutesParams& params, Contents contents = Contents::kReadable);
 void validate(const AddParams& params);
+void validate(const DrawParams& params);
 
 }  // namespace longshore::kernels

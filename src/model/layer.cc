@@ -134,21 +134,23 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
   const GlmConfig& c = step.config;
   const int64_t tokens = step.batch.tokens;
   Workspace& ws = step.ws;
-  const MatrixView ids = ws.route_ids.first(tokens);
-  const MatrixView route_weights = ws.route_weights.first(tokens);
+  const bool joined = weights.shared && step.experts.joins(tokens);
+  const int64_t chosen = c.experts_per_token;
+  const MatrixView ids = ws.route_ids.packed(tokens, chosen + (joined ? 1 : 0));
+  const MatrixView route_weights = ws.route_weights.packed(tokens, ids.cols);
   linear(step, ws.normed.first(tokens), weights.router, ws.router_logits.first(tokens));
   step.backend.router({.logits = ws.router_logits.first(tokens),
                        .bias = weights.bias,
-                       .top_k = c.experts_per_token,
+                       .top_k = chosen,
                        .normalise = c.norm_topk_prob,
                        .scale = c.routed_scaling_factor,
+                       .joined = joined ? static_cast<int32_t>(c.num_experts) : -1,
                        .ids = ids.row_as<int32_t>(0),
                        .weights = route_weights.row_as<float>(0)});
-  step.tap.routes(layer, ids, route_weights);
-  const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0),
-                               c.experts_per_token};
+  step.tap.routes(layer, ids, route_weights, chosen);
+  const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), ids.cols};
   step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
-  if (weights.shared) run_ffn(step, *weights.shared);
+  if (weights.shared && !joined) run_ffn(step, *weights.shared);
 }
 
 void run_ffn(StepContext& step, const FfnWeights& weights) {

@@ -26,6 +26,7 @@ Result<Model> Model::create(const Checkpoint& checkpoint, kernels::Backend& back
   LS_TRY(offload::ExpertStore experts,
          offload::ExpertStore::create(checkpoint, config.first_k_dense,
                                       config.num_layers - config.first_k_dense, backend, offload));
+  LS_TRY_VOID(experts.join_shared(shared_experts(weights.layers)));
   LS_TRY(Workspace workspace, Workspace::create(config, backend, limits));
   LS_TRY(StepArrays arrays, StepArrays::create(config, backend, limits));
   return Model(config, backend, limits, std::move(weights), std::move(experts),

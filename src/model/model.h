@@ -48,6 +48,12 @@ class Model {
   // them or logits, after the final norm. Until the next forward().
   [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
 
+  // Where outputs come to fastest: locked host memory beside a device. Outlives the model.
+  [[nodiscard]] device::Memory& output_memory() const {
+    device::Transfers* wire = backend_->transfers();
+    return wire == nullptr ? device::host_memory() : wire->mapped();
+  }
+
   [[nodiscard]] const GlmConfig& config() const { return *config_; }
   [[nodiscard]] const StepLimits& limits() const { return limits_; }
   [[nodiscard]] const offload::ExpertStore& experts() const { return experts_; }

@@ -24,6 +24,7 @@ Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels
   LS_TRY(MtpWeights weights, load_mtp_weights(checkpoint, backend));
   LS_TRY(offload::ExpertStore experts,
          offload::ExpertStore::create(checkpoint, config.num_layers, 1, backend, offload));
+  LS_TRY_VOID(experts.join_shared(shared_experts(std::span(&weights.layer, 1))));
   LS_TRY(Workspace workspace, Workspace::create(config, backend, limits));
   LS_TRY(StepArrays arrays, StepArrays::create(config, backend, limits));
   return Mtp(config, backend, std::move(weights), main, std::move(experts), std::move(workspace),

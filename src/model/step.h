@@ -6,6 +6,7 @@
 
 #include "base/cancel.h"
 #include "base/tensor.h"
+#include "kernels/ops_sample.h"
 #include "kernels/paged.h"
 #include "model/kv_layout.h"
 #include "model/observer.h"
@@ -35,6 +36,12 @@ struct StepInput {
 struct StepOutput {
   MatrixView hidden;  // [T, hidden] fp32 out: after the final norm. data == nullptr: not wanted
   MatrixView logits;  // [logit_rows.size(), vocab] fp32 out
+  // [logit_rows.size()] out: ids drawn from the logits by `rules`, as kernels::DrawParams says.
+  // Empty: none. Where drawn_only is 1, the id is all that is wanted of the row: from a device its
+  // logits do not come then; in host memory they are written all the same.
+  std::span<int32_t> drawn = {};
+  std::span<const kernels::DrawRule> rules = {};  // [drawn.size()]
+  std::span<const uint8_t> drawn_only = {};       // [drawn.size()]
 };
 
 }  // namespace longshore::model

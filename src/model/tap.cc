@@ -60,10 +60,10 @@ void Tap::selection(int64_t layer, ConstMatrixView selected, const int32_t* coun
     observer_->on_selection(layer, selected, of_row.row_as<int32_t>(0));
 }
 
-void Tap::routes(int64_t layer, ConstMatrixView ids, ConstMatrixView weights) {
+void Tap::routes(int64_t layer, ConstMatrixView ids, ConstMatrixView weights, int64_t chosen) {
   if (observer_ == nullptr || fault_) return;
   if (fetch(ids, first_, ids) && fetch(weights, second_, weights))
-    observer_->on_routes(layer, ids, weights);
+    observer_->on_routes(layer, ids.slice_cols(0, chosen), weights.slice_cols(0, chosen));
 }
 
 Result<void> Tap::status() const {

@@ -24,7 +24,8 @@ class Tap {
   void hidden(int64_t layer, ConstMatrixView x);
   [[nodiscard]] MatrixView score_buffer(int64_t layer, int64_t tokens);
   void selection(int64_t layer, ConstMatrixView selected, const int32_t* counts);
-  void routes(int64_t layer, ConstMatrixView ids, ConstMatrixView weights);
+  // The first `chosen` of each token: what the router chose.
+  void routes(int64_t layer, ConstMatrixView ids, ConstMatrixView weights, int64_t chosen);
 
   // The first copy or allocation that failed: the observer has heard nothing since.
   [[nodiscard]] Result<void> status() const;

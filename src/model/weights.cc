@@ -172,6 +172,17 @@ Result<int64_t> mtp_weight_bytes(const Checkpoint& checkpoint, kernels::Backend&
   return count_bytes(checkpoint, backend, bind_mtp);
 }
 
+std::vector<kernels::ExpertView> shared_experts(std::span<const LayerWeights> layers) {
+  std::vector<kernels::ExpertView> shared;
+  for (const LayerWeights& layer : layers) {
+    if (!layer.moe) continue;
+    if (!layer.moe->shared) return {};
+    const FfnWeights& ffn = *layer.moe->shared;
+    shared.push_back({ffn.gate, ffn.up, ffn.down});
+  }
+  return shared;
+}
+
 std::vector<float> rope_inv_freq(float theta, int64_t rope_dim) {
   std::vector<float> inv_freq;
   for (int64_t i = 0; i < rope_dim / 2; ++i) {

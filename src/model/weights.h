@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -92,6 +93,9 @@ Result<MtpWeights> load_mtp_weights(const Checkpoint& checkpoint, kernels::Backe
 // What they take of it. kModel.
 Result<int64_t> model_weight_bytes(const Checkpoint& checkpoint, kernels::Backend& backend);
 Result<int64_t> mtp_weight_bytes(const Checkpoint& checkpoint, kernels::Backend& backend);
+
+// Of the MoE layers in order; empty where one has none.
+[[nodiscard]] std::vector<kernels::ExpertView> shared_experts(std::span<const LayerWeights> layers);
 
 // inv_freq[i] = theta^(-2i / rope_dim), every operation in fp32 as transformers computes it.
 [[nodiscard]] std::vector<float> rope_inv_freq(float theta, int64_t rope_dim);

@@ -13,12 +13,16 @@ struct Shape {
   DType dtype;
 };
 
-// Where the logits of a step lie before they go to the host.
-Shape logits_shape(const GlmConfig& c) {
-  return {&Workspace::logits, "logits", c.vocab_size, DType::kF32};
+constexpr int64_t kRuleInts = sizeof(kernels::DrawRule) / sizeof(int32_t);
+
+// What a step's end makes before it goes to the host.
+std::array<Shape, 3> end_shapes(const GlmConfig& c) {
+  return {{{&Workspace::logits, "logits", c.vocab_size, DType::kF32},
+           {&Workspace::drawn, "drawn ids", 1, DType::kI32},
+           {&Workspace::draw_rules, "rules of draws", kRuleInts, DType::kI32}}};
 }
 
-int64_t logits_rows(kernels::Backend& backend, const StepLimits& limits) {
+int64_t end_rows(kernels::Backend& backend, const StepLimits& limits) {
   return backend.memory().host() ? 0 : std::min(limits.sequences, limits.tokens);
 }
 
@@ -46,8 +50,8 @@ std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
       {&Workspace::up, "FFN up", ffn, kF32},
       {&Workspace::ffn, "FFN activation", ffn, act},
       {&Workspace::router_logits, "router logits", c.num_experts, kF32},
-      {&Workspace::route_ids, "expert ids", c.experts_per_token, kI32},
-      {&Workspace::route_weights, "expert weights", c.experts_per_token, kF32},
+      {&Workspace::route_ids, "expert ids", c.experts_per_token + 1, kI32},
+      {&Workspace::route_weights, "expert weights", c.experts_per_token + 1, kF32},
       {&Workspace::mtp_input, "MTP input", 2 * c.hidden_size, act},
       {&Workspace::head_input, "head input", c.hidden_size, act},
   }};
@@ -72,6 +76,13 @@ MatrixView Activation::first(int64_t tokens) const {
   return {buffer_.data(), dtype_, tokens, cols_, cols_};
 }
 
+MatrixView Activation::packed(int64_t tokens, int64_t cols) const {
+  LS_CHECK(cols >= 0 && cols <= cols_);
+  MatrixView view = first(tokens);
+  view.cols = view.stride = cols;
+  return view;
+}
+
 Result<Workspace> Workspace::create(const GlmConfig& config, kernels::Backend& backend,
                                     const StepLimits& limits) {
   LS_CHECK(limits.tokens >= 1 && limits.sequences >= 1);
@@ -83,13 +94,15 @@ Result<Workspace> Workspace::create(const GlmConfig& config, kernels::Backend& b
   };
   for (const Shape& shape : shapes(config, backend.activation_dtype()))
     LS_TRY_VOID(add(shape, limits.tokens));
-  LS_TRY_VOID(add(logits_shape(config), logits_rows(backend, limits)));
+  for (const Shape& shape : end_shapes(config)) LS_TRY_VOID(add(shape, end_rows(backend, limits)));
   return workspace;
 }
 
 int64_t Workspace::bytes(const GlmConfig& config, kernels::Backend& backend,
                          const StepLimits& limits) {
-  int64_t bytes = logits_rows(backend, limits) * config.vocab_size * dtype_size(DType::kF32);
+  int64_t bytes = 0;
+  for (const Shape& shape : end_shapes(config))
+    bytes += end_rows(backend, limits) * shape.cols * dtype_size(shape.dtype);
   for (const Shape& shape : shapes(config, backend.activation_dtype()))
     bytes += limits.tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;

@@ -18,6 +18,8 @@ class Activation {
                                    DType dtype, const char* name);
   [[nodiscard]] int64_t max_tokens() const { return max_tokens_; }
   [[nodiscard]] MatrixView first(int64_t tokens) const;
+  // Fewer columns, and still no gaps between the rows.
+  [[nodiscard]] MatrixView packed(int64_t tokens, int64_t cols) const;
 
  private:
   device::Buffer buffer_;
@@ -54,11 +56,13 @@ struct Workspace {
   Activation up;             // [T, widest FFN] fp32
   Activation ffn;            // [T, widest FFN] act
   Activation router_logits;  // [T, experts] fp32
-  Activation route_ids;      // [T, experts_per_token] int32
-  Activation route_weights;  // [T, experts_per_token] fp32
+  Activation route_ids;      // [T, experts_per_token + 1] int32: the shared expert's may be there
+  Activation route_weights;  // [T, experts_per_token + 1] fp32
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted
   Activation logits;         // [B, vocab] fp32; none in host memory, where the caller's are written
+  Activation drawn;          // [B, 1] int32: ids
+  Activation draw_rules;     // [B, DrawRule] as int32
 };
 
 }  // namespace longshore::model

@@ -67,7 +67,13 @@ Result<int64_t> ExpertStore::device_bytes(const Checkpoint& checkpoint, int64_t 
   if (experts.size() == 0) return 0;
   if (options.group.on()) return GroupedExperts::bytes(experts, options.group);
   const int64_t slots = slots_within(experts, options.budget_bytes);
-  if (slots == experts.size()) return DeviceBank::bytes(experts, slots);
+  if (slots == experts.size()) {
+    LS_TRY(const std::vector<kernels::ExpertView> shared,
+           JoinedTable::bind_shared(checkpoint, first_layer, layers));
+    const bool joined = !options.meta && JoinedTable::fits(experts, shared);
+    return DeviceBank::bytes(experts, slots) +
+           (joined ? JoinedTable::bytes(layers, experts.per_layer()) : 0);
+  }
   constexpr int64_t kWord = 4;
   return DeviceBank::bytes(experts, slots + options.ring) + experts.per_layer() * kWord +
          options.max_tokens * checkpoint.config().experts_per_token * kWord;
@@ -95,6 +101,12 @@ Result<void> ExpertStore::load_all() {
   return {};
 }
 
+Result<void> ExpertStore::join_shared(std::span<const kernels::ExpertView> shared) {
+  if (!resident_ || meta_ || !JoinedTable::fits(*experts_, shared)) return {};
+  LS_TRY(joined_, JoinedTable::create(*experts_, *backend_, *resident_, shared));
+  return {};
+}
+
 void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y) {
   const int64_t index = experts_->index_of(layer);
   if (meta_) {
@@ -113,27 +125,29 @@ void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, Ma
   } else if (grouped_ != nullptr) {
     counters_.routes += x.rows * routes.top_k;
     counters_.routes_on_device += x.rows * routes.top_k;
-    run_here(index, x, routes, y, grouped_->begin(index));
+    run_here(index, x, routes, y, grouped_->begin(index), experts_->per_layer());
     grouped_->end(index);
   } else if (resident_) {
-    counters_.routes += x.rows * routes.top_k;
-    counters_.routes_on_device += x.rows * routes.top_k;
-    run_here(index, x, routes, y, resident_->layer(index));
+    counters_.routes += x.rows * top_k_;
+    counters_.routes_on_device += x.rows * top_k_;
+    const bool joined = joins(x.rows);
+    run_here(index, x, routes, y, joined ? joined_->layer(index) : resident_->layer(index),
+             experts_->per_layer() + (joined ? 1 : 0));
   } else {
     count(index, x.rows, routes);
-    run_here(index, x, routes, y, experts_->layer(index));
+    run_here(index, x, routes, y, experts_->layer(index), experts_->per_layer());
   }
 }
 
 void ExpertStore::run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
-                           const kernels::ExpertView* table) {
+                           const kernels::ExpertView* table, int64_t experts) {
   kernels::ExpertsParams params;
   params.x = x;
   params.ids = routes.ids;
   params.weights = routes.weights;
   params.top_k = routes.top_k;
   params.experts = table;
-  params.num_experts = experts_->per_layer();
+  params.num_experts = experts;
   params.shape = experts_->shape(index);
   params.mixed = experts_->mixed(index);
   params.y = y;

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@
 #include "offload/device_experts.h"
 #include "offload/grouped_experts.h"
 #include "offload/host_experts.h"
+#include "offload/joined_table.h"
 #include "offload/routing.h"
 #include "offload/trace.h"
 
@@ -65,8 +67,20 @@ class ExpertStore {
                                          int64_t layers, kernels::Backend& backend,
                                          const StoreOptions& options);
 
+  // The layers' shared experts [layers] in the backend's memory, or none. From then on joins() may
+  // hold: run() computes them with the routed ones, in one product, as number per_layer(). Nothing
+  // changes where some routed experts are not on the device or the shared ones are of another kind.
+  // kMemory, kDevice.
+  [[nodiscard]] Result<void> join_shared(std::span<const kernels::ExpertView> shared);
+  // Whether a call of so many tokens takes the shared expert's route, the last of each token.
+  [[nodiscard]] bool joins(int64_t tokens) const {
+    return joined_.has_value() && forced_ == nullptr && tokens <= kMostJoined;
+  }
+  // More tokens are computed faster by the shared expert's own products (docs/PERF.md).
+  static constexpr int64_t kMostJoined = 256;
+
   // y[t] += sum of the routed experts of token t, each route computed exactly once. layer: the
-  // checkpoint's layer index.
+  // checkpoint's layer index. routes: with the shared expert's where joins() says so.
   //   x [tokens, hidden] act;  y [tokens, hidden] fp32. All in the backend's memory.
   void run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y);
   // Before a step of so many tokens is queued.
@@ -120,8 +134,9 @@ class ExpertStore {
  private:
   ExpertStore() = default;
   Result<void> load_all();
+  // table: of so many experts.
   void run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
-                const kernels::ExpertView* table);
+                const kernels::ExpertView* table, int64_t experts);
   void count(int64_t index, int64_t tokens, const Routes& routes);
   // tokens_of: [per_layer] of one call of the layer.
   void add_uses(int64_t index, const std::vector<int32_t>& tokens_of);
@@ -131,6 +146,7 @@ class ExpertStore {
   int64_t slots_ = 0;
   int64_t top_k_ = 0;                        // experts of a token
   std::optional<DeviceBank> resident_;       // all of them
+  std::optional<JoinedTable> joined_;        // resident_ and the shared ones
   std::unique_ptr<DeviceExperts> device_;    // some of them
   std::unique_ptr<GroupedExperts> grouped_;  // all of some layers
   ExpertCounters counters_;                  // without device_

@@ -75,6 +75,44 @@ TEST(Device, WithoutOneTheRefusalIsOneLine) {
   }
 }
 
+TEST(Device, TuneRefusesWithoutOneAndOnTheCpu) {
+  const Finished without = Program(false).run({"tune"});
+  EXPECT_EQ(without.exit_code, kDevice) << without.err;
+  EXPECT_EQ(lines_of(without.err).size(), 1U) << without.err;
+  EXPECT_THAT(without.err, HasSubstr("no CUDA backend"));
+  const Finished cpu = Program(true).run({"tune", "--device", "cpu"});
+  EXPECT_EQ(cpu.exit_code, kUsage);
+  EXPECT_THAT(cpu.err, HasSubstr("--device cpu"));
+  const Finished uneven = Program(true).run({"tune", "--tp", "3"});
+  EXPECT_EQ(uneven.exit_code, kUsage);
+  EXPECT_THAT(uneven.err, HasSubstr("--tp 3"));
+  const Finished narrow = Program(true).run({"tune", kNano, "--tp", "64"});
+  EXPECT_EQ(narrow.exit_code, kUsage) << narrow.err;
+  EXPECT_THAT(narrow.err, HasSubstr("N = "));
+}
+
+TEST(Device, TuneWritesAFileForEachArithmeticWithTheSharedExpertAndWithout) {
+  const Program program(true);
+  const Finished run = program.run({"tune", "--hidden", "128", "--intermediate", "256", "--tp", "2",
+                                    "--experts", "4", "--top-k", "2", "--batch-size", "1,8"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  for (const std::string experts : {"4", "5"}) {
+    for (const std::string dtype : {"fp8_w8a16", "fp8_w8a8"}) {
+      const std::string name = "E=" + experts + ",N=128,device_name=Fake_GPU,dtype=" + dtype +
+                               ",block_shape=[128, 128].json";
+      EXPECT_THAT(run.out, HasSubstr(name));
+      // Beside the program, where serve looks.
+      const json file = json::parse(read_file(program.file("moe-configs/" + name)));
+      ASSERT_EQ(file.size(), 2U) << name;
+      for (const char* key : {"BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M",
+                              "num_warps", "num_stages"}) {
+        EXPECT_GE(file["1"][key], 1) << key;
+        EXPECT_GE(file["8"][key], 1) << key;
+      }
+    }
+  }
+}
+
 TEST(Device, AutoSaysInOneLineWhatItChose) {
   const Finished without = Program(false).run(generate("auto"));
   EXPECT_EQ(without.exit_code, 0) << without.err;

@@ -64,6 +64,60 @@ TEST(DeviceEngine, GivesTheTokensOfTheHostAndNeverUploadsWhileServing) {
   }
 }
 
+// Rows whose id the device draws stay there, beside rows whose logits come.
+TEST(DeviceEngine, DrawsWhereTheLogitsAreAndFetchesThoseOfOtherRows) {
+  TestModel host(nano_path(), "generic", 128, 1);
+  TestModel device(nano_path(), "fake:generic", 128, 1);
+  const auto vocab = static_cast<int32_t>(host.model->config().vocab_size);
+  std::vector<GenerationRequest> all;
+  for (int32_t i = 0; i < 7; ++i) all.push_back(greedy(prompt_of(30 + i, vocab, i), 10));
+  all[1].sampling.temperature = 0.8F;
+  all[1].sampling.seed = 7;
+  all[4].sampling = all[1].sampling;
+  all[4].sampling.top_p = 0.9F;
+  all[5].sampling = all[4].sampling;
+  all[5].sampling.top_k = 20;
+  all[5].sampling.min_p = 0.01F;
+  all[5].sampling.repetition_penalty = 1.1F;  // on the host
+  all[2].sampling.repetition_penalty = 1.3F;
+  all[3].stop_ids = {1, 2, 3};  // banned at first
+  all[3].min_tokens = 4;
+  const auto serve_all = [&](TestModel& model) {
+    const auto engine = make_engine(model, options());
+    std::vector<Generated> generated(all.size());
+    for (size_t i = 0; i < all.size(); ++i) LS_CHECK(engine->submit(all[i], record(generated[i])));
+    while (engine->step()) {
+    }
+    return generated;
+  };
+  const auto expected = serve_all(host);
+  const auto actual = serve_all(device);
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_GE(expected[i].ids.size(), 4U);
+    EXPECT_EQ(expected[i].ids, actual[i].ids) << i;
+  }
+  EXPECT_GT(device.fake->calls["draw"], 0);
+  EXPECT_EQ(host.model->captured_steps(), 0);
+
+  for (const size_t i : {0, 1, 4}) {
+    const auto engine = make_engine(device, options());
+    const int64_t downloads = device.fake->memory().downloads;
+    EXPECT_EQ(run(*engine, all[i]).ids, expected[i].ids);
+    EXPECT_EQ(device.fake->memory().downloads - downloads, engine->counters().steps)
+        << "one copy of ids a step, and no logits";
+  }
+}
+
+TEST(DeviceEngine, LogitsThatAreNotFiniteEndAGreedyRequestToo) {
+  TestModel device(kSmall, "fake:reference", 128, 1);
+  const auto engine = make_engine(device, options());
+  device.fake->spoil_logits = true;
+  const Generated broken = run(*engine, greedy(prompt_of(20, 50), 4));
+  EXPECT_EQ(broken.result.reason, FinishReason::kFault);
+  ASSERT_TRUE(broken.result.error);
+  EXPECT_THAT(broken.result.error->message, HasSubstr("not finite"));
+}
+
 TEST(DeviceEngine, AStepsArraysTravelInOneCopy) {
   TestModel device(kSmall, "fake:reference", 128, 1);
   const auto engine = make_engine(device, options());

@@ -77,6 +77,7 @@ class MirrorBackend final : public Backend {
   void experts(const ExpertsParams& params) override;
   void mask_routes(const MaskRoutesParams& params) override;
   void add(const AddParams& params) override;
+  void draw(const DrawParams& params) override;
 
  private:
   std::unique_ptr<Backend> device_;

@@ -7,8 +7,8 @@ void MirrorBackend::router(const RouterParams& params) {
   RouterParams p = params;
   p.logits = call.in(params.logits);
   p.bias = call.in(params.bias, params.logits.cols);
-  p.ids = call.out(params.ids, params.logits.rows * params.top_k);
-  p.weights = call.out(params.weights, params.logits.rows * params.top_k);
+  p.ids = call.out(params.ids, params.logits.rows * params.routes());
+  p.weights = call.out(params.weights, params.logits.rows * params.routes());
   device_->router(p);
   call.done();
 }

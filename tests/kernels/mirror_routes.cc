@@ -21,4 +21,14 @@ void MirrorBackend::add(const AddParams& params) {
   call.done();
 }
 
+void MirrorBackend::draw(const DrawParams& params) {
+  MirrorCall call(*device_);
+  DrawParams p = params;
+  p.logits = call.in(params.logits);
+  if (!params.greedy) p.rules = call.in(params.rules, params.logits.rows);
+  p.ids = call.out(params.ids, params.logits.rows);
+  device_->draw(p);
+  call.done();
+}
+
 }  // namespace longshore::kernels

@@ -1,10 +1,15 @@
 #include "kernels/moe_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <regex>
+#include <sstream>
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "kernels/moe_variants.h"
 
 namespace longshore::kernels {
 namespace {
@@ -138,6 +143,49 @@ TEST_F(MoeConfigFiles, NoFolderIsSilent) {
   MoeConfigs configs = configs_in("");
   EXPECT_EQ(ask(configs, 1), std::nullopt);
   EXPECT_TRUE(lines.empty());
+}
+
+// moe-configs/: what comes with the program.
+TEST(ShippedMoeConfigs, ParseAreFoundByNameAndNameCompiledForms) {
+  const std::filesystem::path folder = std::string(LONGSHORE_SOURCE_DIR) + "/moe-configs";
+  const std::regex form(
+      R"(E=(\d+),N=(\d+),device_name=([^,]+),dtype=(fp8_w8a8|fp8_w8a16),block_shape=\[128, 128\]\.json)");
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "README.md") continue;
+    ++files;
+    std::smatch match;
+    ASSERT_TRUE(std::regex_match(name, match, form)) << name;
+    std::ostringstream text;
+    text << std::ifstream(entry.path()).rdbuf();
+    const auto table = parse_moe_config(text.str(), name);
+    ASSERT_TRUE(table) << table.error().message;
+    EXPECT_TRUE(table->contains(1) && table->contains(4096)) << name;
+    std::string device = match[3];
+    std::replace(device.begin(), device.end(), '_', ' ');
+    std::vector<std::string> lines;
+    MoeConfigs configs(folder.string(), device, [&](const std::string& l) { lines.push_back(l); });
+    for (const auto& [tokens, tile] : *table) {
+      const size_t nearest = nearest_variant(kMoeVariants, tile);
+      for (const auto member : {&MoeTile::block_m, &MoeTile::block_n, &MoeTile::block_k,
+                                &MoeTile::group_m, &MoeTile::warps, &MoeTile::stages}) {
+        EXPECT_EQ(kMoeVariants[nearest].tile.*member, tile.*member) << name << " " << tokens;
+      }
+      EXPECT_EQ(configs.variant(kMoeVariants, std::stoll(match[1]), std::stoll(match[2]),
+                                match[4].str(), tokens),
+                nearest);
+    }
+    ASSERT_EQ(lines.size(), 1U);
+    EXPECT_NE(lines[0].find(name), std::string::npos);
+  }
+  EXPECT_GE(files, 8U);
+}
+
+TEST(ShippedMoeConfigs, FormsAreAtMostEightAndDiffer) {
+  EXPECT_LE(std::size(kMoeVariants), 8U);
+  for (size_t i = 0; i < std::size(kMoeVariants); ++i)
+    EXPECT_EQ(nearest_variant(kMoeVariants, kMoeVariants[i].tile), i) << kMoeVariants[i].name;
 }
 
 }  // namespace

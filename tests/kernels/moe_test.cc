@@ -74,6 +74,32 @@ TEST_P(Moe, RouterBiasDecidesTheChoiceOnly) {
   EXPECT_FLOAT_EQ(routing.weights[1], 0.5f);
 }
 
+TEST_P(Moe, RouterJoinsAnExpertBehindTheChosen) {
+  constexpr int64_t kTokens = 7;
+  Matrix logits = Matrix::random(random, DType::kF32, kTokens, 40);
+  const std::vector<float> bias = random_floats(random, 40, 0.3f);
+  const Routing alone = route(*backend, logits, bias, 4, true, 2.5f);
+  std::vector<int32_t> ids(kTokens * 5 + 1, -9);
+  std::vector<float> weights(kTokens * 5 + 1, -9);
+  backend->router({.logits = logits.view(),
+                   .bias = bias.data(),
+                   .top_k = 4,
+                   .normalise = true,
+                   .scale = 2.5f,
+                   .joined = 40,
+                   .ids = ids.data(),
+                   .weights = weights.data()});
+  for (size_t t = 0; t < kTokens; ++t) {
+    for (size_t i = 0; i < 4; ++i) {
+      ASSERT_EQ(ids[t * 5 + i], alone.ids[t * 4 + i]);
+      ASSERT_EQ(weights[t * 5 + i], alone.weights[t * 4 + i]);
+    }
+    ASSERT_EQ(ids[t * 5 + 4], 40);
+    ASSERT_EQ(weights[t * 5 + 4], 1);
+  }
+  EXPECT_EQ(ids.back(), -9) << "past the end";
+}
+
 struct MoeCase {
   int64_t tokens, hidden, intermediate, experts, top_k;
   bool skip;  // some routes are -1

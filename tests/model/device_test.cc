@@ -102,6 +102,40 @@ TEST(DeviceModel, RoutesAreCountedAndNotReadBack) {
   EXPECT_EQ(counters.routed_experts, counters.computed_on_cpu);
 }
 
+// Small steps compute it as one expert more, larger ones by products of its own.
+TEST(DeviceModel, TheSharedExpertJoinsTheRoutedOnesInSmallSteps) {
+  constexpr int64_t kMost = offload::ExpertStore::kMostJoined;
+  TestModel device(conformance("conf-fp8"), "fake:reference", kMost + 1, 1);
+  const offload::ExpertStore& store = device.model->experts();
+  EXPECT_TRUE(store.joins(1));
+  EXPECT_TRUE(store.joins(kMost));
+  EXPECT_FALSE(store.joins(kMost + 1));
+  const auto& config = device.model->config();
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i <= kMost; ++i) ids.push_back(static_cast<int32_t>(i % config.vocab_size));
+  const auto products = [&](int64_t chunk) {
+    device.fake->calls.clear();
+    (void)device.score(std::span(ids).first(static_cast<size_t>(chunk)), 1, chunk, false);
+    return std::pair(device.fake->calls["linear"], device.fake->calls["experts"]);
+  };
+  const auto [joined, experts] = products(kMost);
+  const auto [alone, experts_alone] = products(kMost + 1);
+  const int64_t layers = config.num_layers - config.first_k_dense;
+  EXPECT_EQ(experts, layers);
+  EXPECT_EQ(experts_alone, layers);
+  EXPECT_EQ(alone - joined, 3 * layers) << "gate, up and down";
+}
+
+TEST(DeviceModel, TheSharedExpertStaysAloneWhereExpertsAreNotAllOnTheDevice) {
+  TestModel host(conformance("conf-fp8"), "reference", 64, 1);
+  EXPECT_FALSE(host.model->experts().joins(1));
+  offload::StoreOptions none;
+  none.budget_bytes = 0;
+  TestModel offloaded(conformance("conf-fp8"), "fake:reference", 64, 1, 4, none,
+                      /*with_cpu=*/true);
+  EXPECT_FALSE(offloaded.model->experts().joins(1));
+}
+
 TEST(DeviceModel, TakesWhatThePlanSaysAndRefusesLess) {
   ThreadPool pool(1);
   auto checkpoint = Checkpoint::open(conformance("conf-fp8"));

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <limits>
 
 #include <sys/mman.h>
 
@@ -295,26 +297,45 @@ void FakeDevice::router(const kernels::RouterParams& p) {
   operate("router", [this, p] { inner_->router(p); });
 }
 
-void FakeDevice::experts(const kernels::ExpertsParams& p) {
+void FakeDevice::check_experts(const kernels::ExpertsParams& p) const {
   check_inside(p.x.data, "x");
   check_inside(p.ids, "ids");
   check_inside(p.weights, "weights");
   check_inside(p.experts, "the table of experts");
   check_inside(p.y.data, "y");
-  operate("experts", [this, p] {
-    for (int64_t e = 0; e < p.num_experts; ++e) {
-      for (const WeightView* w : {&p.experts[e].gate, &p.experts[e].up, &p.experts[e].down})
-        check_weight_place(*w);
+}
+
+void FakeDevice::run_experts(const kernels::ExpertsParams& p) {
+  for (int64_t e = 0; e < p.num_experts; ++e) {
+    for (const WeightView* w : {&p.experts[e].gate, &p.experts[e].up, &p.experts[e].down})
+      check_weight_place(*w);
+  }
+  for (int64_t i = 0; i < p.x.rows * p.top_k; ++i) {
+    if (p.ids[i] < 0) continue;
+    const kernels::ExpertView& e = p.experts[p.ids[i]];
+    for (const WeightView* w : {&e.gate, &e.up, &e.down}) {
+      check_weight(*w);
+      transfers_.last_use_[w->data] = operations_;
     }
-    for (int64_t i = 0; i < p.x.rows * p.top_k; ++i) {
-      if (p.ids[i] < 0) continue;
-      const kernels::ExpertView& e = p.experts[p.ids[i]];
-      for (const WeightView* w : {&e.gate, &e.up, &e.down}) {
-        check_weight(*w);
-        transfers_.last_use_[w->data] = operations_;
-      }
+  }
+  inner_->experts(p);
+}
+
+void FakeDevice::experts(const kernels::ExpertsParams& p) {
+  check_experts(p);
+  operate("experts", [this, p] { run_experts(p); });
+}
+
+void FakeDevice::experts_by(size_t variant, const kernels::ExpertsParams& p, bool w8a8) {
+  check_experts(p);
+  operate(w8a8 ? "experts w8a8" : "experts w8a16", [this, variant, p] {
+    const auto begin = std::chrono::steady_clock::now();
+    run_experts(p);
+    if (static_cast<int64_t>(variant) == wrong_form) *p.y.row_as<float>(0) += 1;
+    if (!form_seconds) return;
+    const std::chrono::duration<double> wanted(form_seconds(variant, p.x.rows));
+    while (std::chrono::steady_clock::now() - begin < wanted) {
     }
-    inner_->experts(p);
   });
 }
 
@@ -328,6 +349,17 @@ void FakeDevice::mask_routes(const kernels::MaskRoutesParams& p) {
 void FakeDevice::add(const kernels::AddParams& p) {
   check_inside(p.y.data, "y");
   operate("add", [this, p] { inner_->add(p); });
+}
+
+void FakeDevice::draw(const kernels::DrawParams& p) {
+  check_inside(p.logits.data, "logits");
+  if (!p.greedy) check_inside(p.rules, "rules");
+  check_inside(p.ids, "ids");
+  operate("draw", [this, p] {
+    if (spoil_logits)
+      *const_cast<float*>(p.logits.row_as<float>(0)) = std::numeric_limits<float>::quiet_NaN();
+    inner_->draw(p);
+  });
 }
 
 Result<void> FakeTransfers::pin(const std::byte* data, int64_t bytes) {

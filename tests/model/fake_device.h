@@ -20,6 +20,7 @@
 #include "device/memory.h"
 #include "device/transfers.h"
 #include "kernels/backend.h"
+#include "kernels/moe_tuning.h"
 
 namespace longshore {
 
@@ -118,7 +119,7 @@ class FakeTransfers final : public device::Transfers {
   std::map<const std::byte*, int64_t> pins_;
 };
 
-class FakeDevice final : public kernels::Backend, public device::Graphs {
+class FakeDevice final : public kernels::Backend, public device::Graphs, public kernels::MoeTuning {
  public:
   // inner: a host backend, whose arithmetic this has.
   explicit FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity = int64_t{1} << 32);
@@ -172,9 +173,24 @@ class FakeDevice final : public kernels::Backend, public device::Graphs {
   void experts(const kernels::ExpertsParams& p) override;
   void mask_routes(const kernels::MaskRoutesParams& p) override;
   void add(const kernels::AddParams& p) override;
+  void draw(const kernels::DrawParams& p) override;
+
+  // All forms of the experts' products compute what inner's does, form_seconds(form, tokens) later;
+  // wrong_form adds 1 to the first sum.
+  [[nodiscard]] std::string device_name() const override { return "Fake GPU"; }
+  [[nodiscard]] std::vector<size_t> expert_variants(const kernels::ExpertsParams&) override {
+    return forms;
+  }
+  void experts_by(size_t variant, const kernels::ExpertsParams& p, bool w8a8) override;
+  std::vector<size_t> forms = {0, 1, 2, 3, 4, 5};
+  std::function<double(size_t form, int64_t tokens)> form_seconds;
+  int64_t wrong_form = -1;
+  bool spoil_logits = false;  // the first row's logits are NaN from now on
 
  private:
   friend class FakeTransfers;
+  void check_experts(const kernels::ExpertsParams& p) const;
+  void run_experts(const kernels::ExpertsParams& p);
   // Counts the operation and runs it with the memory open, unless the device has failed.
   template <typename Run>
   void operate(const char* what, Run run);

@@ -56,6 +56,23 @@ Result<void> tried(cudaError_t status, const char* what) {
   return fail(ErrorKind::kDevice, "{}: {}", what, describe(status));
 }
 
+// Compiled for the same GPUs as every kernel.
+__global__ void probe() {}
+
+// Code for one GPU runs on no other; without this the first operation would fail, long after.
+Result<void> has_kernels(const cudaDeviceProp& device) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe);
+  if (status == cudaSuccess) return {};
+  (void)cudaGetLastError();
+  const int capability = device.major * 10 + device.minor;
+  return fail(ErrorKind::kDevice,
+              "this build has no kernels for {} (compute capability {}.{}): build with "
+              "-DLONGSHORE_CUDA_ARCHITECTURES={}{}-real ({})",
+              device.name, device.major, device.minor, capability, capability >= 90 ? "a" : "",
+              describe(status));
+}
+
 }  // namespace
 
 std::string describe(cudaError_t status) {
@@ -73,6 +90,7 @@ Result<std::unique_ptr<Context>> Context::create(int device, int64_t scratch_byt
   LS_TRY_VOID(tried(cudaSetDevice(device), "opening the CUDA device"));
   cudaDeviceProp properties{};
   LS_TRY_VOID(tried(cudaGetDeviceProperties(&properties, device), "reading the CUDA device"));
+  LS_TRY_VOID(has_kernels(properties));
   context->device_ = device;
   context->name_ = properties.name;
   context->capability_ = properties.major * 10 + properties.minor;

@@ -6,11 +6,12 @@
 #include "device/cuda/transfers.h"
 #include "kernels/cuda/entry.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/moe_tuning.h"
 
 namespace longshore::kernels::cuda {
 namespace {
 
-class CudaBackend final : public Backend, public device::Graphs {
+class CudaBackend final : public Backend, public device::Graphs, public MoeTuning {
  public:
   CudaBackend(std::unique_ptr<Context> context,
               std::unique_ptr<device::cuda::CudaTransfers> transfers, const CudaOptions& options)
@@ -78,6 +79,15 @@ class CudaBackend final : public Backend, public device::Graphs {
     cuda::mask_routes(*context_, params);
   }
   void add(const AddParams& params) override { cuda::add(*context_, params); }
+  void draw(const DrawParams& params) override { cuda::draw(*context_, params); }
+
+  [[nodiscard]] std::string device_name() const override { return context_->name(); }
+  [[nodiscard]] std::vector<size_t> expert_variants(const ExpertsParams& params) override {
+    return cuda::expert_variants(*context_, params);
+  }
+  void experts_by(size_t variant, const ExpertsParams& params, bool w8a8) override {
+    cuda::experts_by(*context_, variant, params, w8a8);
+  }
 
  private:
   std::unique_ptr<Context> context_;

@@ -3,11 +3,14 @@
 // operation holds its kernels.
 #pragma once
 
+#include <vector>
+
 #include "device/cuda/context.h"
 #include "kernels/moe_config.h"
 #include "kernels/ops_attention.h"
 #include "kernels/ops_dense.h"
 #include "kernels/ops_moe.h"
+#include "kernels/ops_sample.h"
 
 namespace longshore::kernels::cuda {
 
@@ -36,6 +39,10 @@ void router(Context& context, const RouterParams& params);
 // configs choose the tiles where they have a file for these experts. w8a8: where the tiles for many
 // tokens of an expert run, activations are rounded to FP8.
 void experts(Context& context, const ExpertsParams& params, MoeConfigs& configs, bool w8a8);
+// Those of kMoeVariants that can compute these experts; empty: the generic kernels do.
+[[nodiscard]] std::vector<size_t> expert_variants(Context& context, const ExpertsParams& params);
+// experts() by that one.
+void experts_by(Context& context, size_t variant, const ExpertsParams& params, bool w8a8);
 
 // from [bytes] in device memory -> to, mapped host memory.
 void copy_out(Context& context, const std::byte* from, int64_t bytes, std::byte* to);
@@ -43,5 +50,6 @@ void copy_out(Context& context, const std::byte* from, int64_t bytes, std::byte*
 void wait_for_host(Context& context, const int32_t* flag, int32_t value);
 void mask_routes(Context& context, const MaskRoutesParams& params);
 void add(Context& context, const AddParams& params);
+void draw(Context& context, const DrawParams& params);
 
 }  // namespace longshore::kernels::cuda

@@ -43,8 +43,8 @@ __global__ void route(RouterParams p) {
     choices[e] = isnan(choice) ? -INFINITY : choice;  // last, and still in a total order
   }
   __syncwarp();
-  int32_t* ids = p.ids + t * p.top_k;
-  float* weights = p.weights + t * p.top_k;
+  int32_t* ids = p.ids + t * p.routes();
+  float* weights = p.weights + t * p.routes();
   Place last{INFINITY, -1};
   float sum = 0;
   for (int64_t i = 0; i < p.top_k; ++i) {
@@ -63,6 +63,9 @@ __global__ void route(RouterParams p) {
     if (p.normalise) weight /= sum + 1e-20f;
     weights[i] = weight * p.scale;
   }
+  if (p.joined < 0 || lane != 0) return;
+  ids[p.top_k] = p.joined;
+  weights[p.top_k] = 1;
 }
 
 }  // namespace
