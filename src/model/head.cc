@@ -10,7 +10,7 @@ Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm
   const MatrixView x = step.ws.x.first(step.batch.tokens);
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(rows == 0 || output.logits.rows == rows);
-  if (output.hidden.data != nullptr || rows > 0) {
+  if (output.hidden.data != nullptr || output.keep_hidden || rows > 0) {
     // In place: the residual stream ends here.
     step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
   }

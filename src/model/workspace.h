@@ -56,9 +56,10 @@ struct Workspace {
   Activation router_logits;  // [T, experts] fp32
   Activation route_ids;      // [T, experts_per_token] int32
   Activation route_weights;  // [T, experts_per_token] fp32
+  Activation mtp_hidden;     // [T, hidden] fp32: the hidden states that MTP goes on from
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted
-  Activation logits;         // [B, vocab] fp32; none in host memory, where the caller's are written
+  Activation logits;  // [B (1 + drafts), vocab] fp32; none in host memory: the caller's are written
 };
 
 }  // namespace longshore::model
