@@ -186,8 +186,9 @@ class Curve {
     const int64_t deepest = speculation.max_steps;
     const auto ways = static_cast<size_t>(deepest + 2);  // fixed depths, then the cost model
     engine_.set_speculation(speculation);
-    for (int i = 0; i < 2; ++i)
+    for (int i = 0; i < 2; ++i) {
       LS_TRY([[maybe_unused]] const Measured learnt, decoder_.run(set, 0, batch, 0));
+    }
     engine::SpeculationPolicy policy = engine_.policy();
     std::vector<Measured> sums(ways);
     for (int i = 0; i < options_.repeats; ++i) {
@@ -257,8 +258,7 @@ Result<Report> speculation_bench(session::LoadedModel& loaded, const std::vector
   for (const PromptSet& set : sets) {
     for (const Case& which :
          {Case{"greedy"}, Case{"temperature 1", 1}, Case{"wrong drafts", 0, true}}) {
-      for (const int64_t batch : options.batches)
-        LS_TRY_VOID(pairs.run(set, which, batch, report));
+      for (const int64_t batch : options.batches) LS_TRY_VOID(pairs.run(set, which, batch, report));
     }
   }
   return report;
@@ -278,10 +278,10 @@ Result<Report> speculation_curve(session::LoadedModel& loaded, const PromptSet& 
     std::optional<offload::Routing> routing;
     if (overlap >= 0) {
       if (experts.size() == 0) return fail(ErrorKind::kUsage, "--overlaps: there are no experts");
-      LS_TRY(routing, offload::Routing::parse(fmt::format("overlap:{}", overlap),
-                                              static_cast<int32_t>(experts.layers()),
-                                              static_cast<int32_t>(experts.per_layer()),
-                                              options.seed));
+      LS_TRY(routing,
+             offload::Routing::parse(fmt::format("overlap:{}", overlap),
+                                     static_cast<int32_t>(experts.layers()),
+                                     static_cast<int32_t>(experts.per_layer()), options.seed));
       routing_name = fmt::format("overlap {}", overlap);
     }
     for (const double accept : options.accept_rates) {

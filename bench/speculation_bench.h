@@ -13,9 +13,9 @@
 namespace longshore::bench {
 
 struct SpeculationBenchOptions {
-  int64_t tokens = 64;  // output tokens of every request at most
-  int repeats = 12;     // pairs of runs of every case
-  std::vector<int64_t> batches = {1, 4, 16};
+  int64_t tokens = 64;           // output tokens of every request at most
+  int repeats = 12;              // pairs of runs of every case
+  std::vector<int64_t> batches;  // sequences at once
   // For the curve: parts of the drafts that count as right, whatever the model says, and parts of
   // its experts that a token shares with the one before it.
   std::vector<double> accept_rates;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "bench/ceilings.h"
+#include "bench/draft_recall.h"
 #include "bench/expert_bench.h"
 #include "bench/grammar_bench.h"
 #include "bench/model_bench.h"
@@ -30,6 +31,7 @@ struct Flags {
   bench::SpeculationBenchOptions speculation;
   std::string tasks;
   std::string prose;
+  bool recall = false;
   std::string only;
   bool operations = false;
   bool as_json = false;
@@ -109,7 +111,7 @@ Result<void> run_serving(const Flags& flags, session::LoadOptions options) {
 Result<void> run_speculation(const Flags& flags, session::LoadOptions options) {
   bench::SpeculationBenchOptions chosen = flags.speculation;
   chosen.tokens = flags.bench.tokens;
-  if (!flags.offload.batches.empty()) chosen.batches = flags.offload.batches;
+  chosen.batches = flags.offload.batches;
   options.max_running = *std::max_element(chosen.batches.begin(), chosen.batches.end());
   if (options.speculative_steps == 0) options.speculative_steps = 3;
   const bool curve = !chosen.accept_rates.empty();
@@ -132,8 +134,9 @@ Result<void> run_speculation(const Flags& flags, session::LoadOptions options) {
   sets.push_back(bench::random_prompts(loaded->checkpoint->config().vocab_size, chosen.seed));
   const CancelToken& cancel = interrupt_token();
   LS_TRY(const bench::Report report,
-         curve ? bench::speculation_curve(*loaded, sets.back(), chosen, cancel)
-               : bench::speculation_bench(*loaded, sets, chosen, cancel));
+         flags.recall ? bench::draft_recall(*loaded, sets, cancel)
+         : curve      ? bench::speculation_curve(*loaded, sets.back(), chosen, cancel)
+                      : bench::speculation_bench(*loaded, sets, chosen, cancel));
   print(report, flags.as_json);
   return {};
 }
@@ -246,7 +249,9 @@ Run add_bench(CLI::App& command) {
                   "offload: shares of all experts that have slots")
       ->delimiter(',')
       ->check(CLI::Range(0.0, 0.999));
-  command.add_option("--batches", flags->offload.batches, "offload: tokens of a step; speculation: sequences")
+  command
+      .add_option("--batches", flags->offload.batches,
+                  "offload: tokens of a step; speculation: sequences")
       ->delimiter(',')
       ->check(CLI::Range(1, 64));
   command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
@@ -277,10 +282,13 @@ Run add_bench(CLI::App& command) {
       ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0));
   command.add_option("--tasks", flags->tasks, "speculation: a file of tasks, as eval reads it");
-  command.add_option("--prose", flags->prose, "speculation: a text whose paragraphs are gone on with");
+  command.add_option("--prose", flags->prose,
+                     "speculation: a text whose paragraphs are gone on with");
   command.add_option("--pairs", flags->speculation.repeats, "speculation: pairs of runs of a case")
       ->check(CLI::Range(3, 1000))
       ->capture_default_str();
+  command.add_flag("--recall", flags->recall,
+                   "speculation: instead, how many of a token's experts the draft's routing tells");
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -146,6 +146,11 @@ Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, Q
   return id;
 }
 
+bool Engine::decoding_only() const {
+  return std::all_of(sequences_.begin(), sequences_.end(),
+                     [](const auto& entry) { return entry.second->decoding; });
+}
+
 void Engine::cancel(RequestId id) {
   const auto found = sequences_.find(id);
   if (found != sequences_.end()) found->second->cancelled = true;
@@ -227,7 +232,7 @@ bool Engine::forward(const StepPlan& plan) {
   const int64_t vocab = model_->config().vocab_size;
   logits_.resize(static_cast<size_t>(rows * vocab));
   model::StepOutput output;
-  output.keep_hidden = drafter_ != nullptr;
+  output.keep_hidden = drafter_ != nullptr && !left_;
   routed_ = model_->experts().counters().routed_experts;
   output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, rows, vocab, vocab};
   if (const Result<void> passed = model_->forward(input, output); !passed) {
@@ -269,7 +274,7 @@ void Engine::sample(const StepPlan& plan) {
 
 bool Engine::draft() {
   backlog_ = 0;
-  if (!drafter_ || paused_ || drafter_->options().max_steps == 0) return true;
+  if (!drafter_ || paused_ || left_ || drafter_->options().max_steps == 0) return true;
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
   for (Sequence* sequence : all) {
@@ -298,6 +303,13 @@ bool Engine::keep_hidden(const StepPlan& plan) {
   if (!drafter_) return true;
   std::vector<Sequence*> all;
   for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  if (left_) {
+    for (Sequence* sequence : all) {
+      sequence->draft = {};
+      sequence->draft.lost = true;
+    }
+    return true;
+  }
   const Result<int64_t> first = drafter_->keep(all);
   if (!first) {
     counters_.fault = first.error();
@@ -321,7 +333,7 @@ bool Engine::keep_hidden(const StepPlan& plan) {
 
 void Engine::teach_policy(const StepPlan& plan) {
   last_prefill_ = plan.prefill_tokens;
-  if (!drafter_ || paused_ || plan.decode_tokens == 0) return;
+  if (!drafter_ || paused_ || left_ || plan.decode_tokens == 0) return;
   teach_experts(plan);
   policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens, backlog_},
                   .steps = report_.draft_steps,
@@ -428,7 +440,10 @@ void Engine::deliver() {
     const size_t drawn = sampled_[i].size();
     for (size_t depth = 0; depth < turn.drafts && depth < drawn; ++depth) {
       ++report_.drafted[depth];
-      if (depth + 1 < drawn) ++report_.accepted[depth];
+      ++sequence.stats.drafted;
+      if (depth + 1 >= drawn) continue;
+      ++report_.accepted[depth];
+      ++sequence.stats.accepted;
     }
     if (decoded) report_.tokens += static_cast<int64_t>(drawn);
     sequence.draft.ids.clear();

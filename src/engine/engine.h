@@ -110,6 +110,14 @@ class Engine {
   void set_speculation(const Speculation& speculation);
   // No drafts while paused; what is known of their worth stays.
   void pause_speculation(bool paused) { paused_ = paused; }
+  // As an engine without speculation: no hidden states are kept, and sequences that run meanwhile
+  // are never drafted for. For comparisons.
+  void leave_speculation(bool left) { left_ = left; }
+  // What is known of the drafts' worth; it can be given back after set_speculation().
+  [[nodiscard]] const SpeculationPolicy& policy() const { return policy_; }
+  void set_policy(const SpeculationPolicy& policy) { policy_ = policy; }
+  // Every sequence has given a token: no prompt is being read, nobody waits.
+  [[nodiscard]] bool decoding_only() const;
   // Captures the draft's steps (model::Mtp::capture_steps); nothing without speculation. kDevice.
   [[nodiscard]] Result<void> capture_drafts(const model::GraphOptions& options);
 
@@ -196,6 +204,7 @@ class Engine {
   int64_t backlog_ = 0;  // rows that the step's drafts had to read beyond the last step's
   int64_t routed_ = 0;   // of the target's experts, before the step
   bool paused_ = false;
+  bool left_ = false;
   int64_t last_prefill_ = 0;
   StepReport report_;
   EngineCounters counters_;

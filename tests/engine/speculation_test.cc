@@ -107,6 +107,27 @@ TEST(Speculation, EverySettingOfTheSamplerGivesThePlainTokens) {
   }
 }
 
+TEST(Speculation, OnceLeftItKeepsNothingAndIsBackForTheNextSequence) {
+  const auto engine = make_engine(reference(), speculating(2));
+  engine->leave_speculation(true);
+  const Generated left = run(*engine, greedy(prompt(30), 20));
+  EXPECT_EQ(engine->counters().speculated, 0);
+  EXPECT_EQ(left.result.stats.drafted, 0);
+  Generated generated;
+  ASSERT_TRUE(engine->submit(greedy(prompt(40, 1), 20), record(generated)));
+  for (int i = 0; i < 5; ++i) engine->step();
+  EXPECT_TRUE(engine->decoding_only());
+  engine->leave_speculation(false);
+  while (engine->step()) {
+  }
+  EXPECT_EQ(engine->counters().speculated, 0) << "its hidden states are gone";
+  const Generated back = run(*engine, greedy(prompt(50, 2), 20));
+  EXPECT_GT(engine->counters().speculated, 0);
+  EXPECT_EQ(back.result.stats.accepted,
+            engine->counters().accepted[0] + engine->counters().accepted[1]);
+  EXPECT_GT(back.result.stats.drafted, back.result.stats.accepted);
+}
+
 TEST(Speculation, RightDraftsSaveSteps) {
   // A bias that leaves one id: draft and target agree on it.
   GenerationRequest request = greedy(prompt(10), 40);
