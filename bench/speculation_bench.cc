@@ -1,109 +1,88 @@
 #include "bench/speculation_bench.h"
 
+#include <algorithm>
 #include <cmath>
-#include <random>
-#include <vector>
+#include <optional>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "offload/routing.h"
 
 namespace longshore::bench {
 namespace {
 
 struct Case {
-  const char* name;
-  float temperature;
-  bool wrong;
-  double forced;
+  std::string name;
+  float temperature = 0;
+  bool wrong = false;
 };
 
-class Pairs {
+struct Measured {
+  int64_t tokens = 0;
+  double seconds = 0;
+  std::vector<int64_t> depths;  // [depth] steps that went so deep
+  [[nodiscard]] double rate() const { return static_cast<double>(tokens) / seconds; }
+};
+
+// Groups of prompts, each decoded to its end.
+class Decoder {
  public:
-  Pairs(session::LoadedModel& loaded, const SpeculationBenchOptions& options,
-        const CancelToken& cancel)
+  Decoder(session::LoadedModel& loaded, const SpeculationBenchOptions& options,
+          const CancelToken& cancel)
       : loaded_(loaded), engine_(*loaded.engine), options_(options), cancel_(cancel) {}
 
-  Result<void> run(const Case& which, int64_t batch, Report& report) {
-    engine::Speculation on = engine_.options().speculation;
-    on.wrong_drafts = which.wrong;
-    on.forced_acceptance = which.forced;
-    engine_.set_speculation(on);
-    // Both ways once: what the cost model learns first is no part of the measurement.
-    LS_TRY([[maybe_unused]] const double first, decode(which, batch, 0));
-    const engine::EngineCounters before = engine_.counters();
-    double sum = 0;
-    double squares = 0;
-    for (int i = 0; i < options_.repeats; ++i) {
-      double seconds[2] = {1, 1};
-      for (int turn = 0; turn < 2; ++turn) {
-        const bool plain = (i + turn) % 2 == 0;
-        engine_.pause_speculation(plain);
-        LS_TRY(seconds[plain ? 0 : 1], decode(which, batch, 1 + static_cast<uint64_t>(i)));
-      }
-      engine_.pause_speculation(false);
-      const double ratio = std::log(seconds[0] / seconds[1]);
-      sum += ratio;
-      squares += ratio * ratio;
+  // turn: which prompts and seeds. At least eight requests, so that short answers count too.
+  Result<Measured> run(const PromptSet& set, float temperature, int64_t batch, uint64_t turn) {
+    Measured measured;
+    const int64_t groups = std::max<int64_t>(1, 8 / batch);
+    for (int64_t group = 0; group < groups; ++group) {
+      const uint64_t first = (turn * static_cast<uint64_t>(groups) + static_cast<uint64_t>(group)) *
+                             static_cast<uint64_t>(batch);
+      for (int64_t b = 0; b < batch; ++b)
+        LS_TRY_VOID(submit(set, temperature, first + static_cast<uint64_t>(b)));
+      LS_TRY_VOID(decode(measured));
+      engine_.clear_prefix_cache();
     }
-    add_rows(which, batch, sum, squares, before, report);
-    return {};
+    return measured;
   }
 
  private:
-  // Seconds of the steps in which all of the batch decode.
-  Result<double> decode(const Case& which, int64_t batch, uint64_t seed) {
-    std::mt19937_64 random(options_.seed * 1000 + seed);
-    const auto vocab = static_cast<uint64_t>(loaded_.checkpoint->config().vocab_size);
-    for (int64_t b = 0; b < batch; ++b) {
-      engine::GenerationRequest request;
-      for (int i = 0; i < 32; ++i) request.prompt.push_back(static_cast<int32_t>(random() % vocab));
-      request.sampling.temperature = which.temperature;
-      request.sampling.seed = random();
-      request.max_tokens = options_.tokens;
-      request.ignore_stop_ids = true;
-      LS_TRY_VOID(engine_.submit(std::move(request), {}, engine::QueueLimit::kIgnored));
-    }
-    double seconds = 0;
+  Result<void> submit(const PromptSet& set, float temperature, uint64_t number) {
+    engine::GenerationRequest request;
+    request.prompt = set.prompts[number % set.prompts.size()];
+    request.sampling.temperature = temperature;
+    request.sampling.seed = options_.seed * 1000003 + number;
+    request.max_tokens = options_.tokens;
+    request.stop_ids = loaded_.defaults.eos_ids;
+    request.ignore_stop_ids = !set.stops;
+    return engine_.submit(std::move(request), {}, engine::QueueLimit::kIgnored)
+        .map([](engine::RequestId) {});
+  }
+
+  // Counts from the step in which every sequence decodes; until then nothing is drafted.
+  Result<void> decode(Measured& measured) {
+    bool all_decode = false;
+    engine_.pause_speculation(true);
     while (!engine_.idle()) {
       if (cancel_.cancelled()) return fail(ErrorKind::kCancelled, "stopped");
       const Stopwatch watch;
       engine_.step();
-      if (engine_.last_step().prefill_tokens == 0) seconds += watch.seconds();
+      const engine::StepReport& report = engine_.last_step();
+      if (all_decode) {
+        measured.seconds += watch.seconds();
+        measured.tokens += report.tokens;
+        const auto depth = static_cast<size_t>(report.draft_steps);
+        measured.depths.resize(std::max(measured.depths.size(), depth + 1));
+        ++measured.depths[depth];
+      } else if (engine_.decoding_only()) {
+        all_decode = true;
+        engine_.pause_speculation(false);
+      }
     }
-    engine_.clear_prefix_cache();
+    engine_.pause_speculation(false);
     if (engine_.counters().fault) return tl::unexpected<Error>(*engine_.counters().fault);
-    return seconds;
-  }
-
-  void add_rows(const Case& which, int64_t batch, double sum, double squares,
-                const engine::EngineCounters& before, Report& report) {
-    const double n = options_.repeats;
-    const double mean = sum / n;
-    const double spread = std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1));
-    const double t = 2.0 + 2.4 / (n - 1) + 5.0 / ((n - 1) * (n - 1));  // of Student's, 0.975
-    const std::string name = fmt::format("{}, batch {}", which.name, batch);
-    report.rows.push_back({name + ", speed-up", std::exp(mean), "x", 0});
-    report.rows.push_back({name + ", 95 % from", std::exp(mean - t * spread), "x", 0});
-    report.rows.push_back({name + ", 95 % to", std::exp(mean + t * spread), "x", 0});
-    const engine::EngineCounters& now = engine_.counters();
-    const auto per = [](int64_t a, int64_t b) {
-      return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0;
-    };
-    int64_t right = 0;
-    for (size_t d = 0; d < now.drafted.size(); ++d) {
-      const int64_t drafted = now.drafted[d] - (d < before.drafted.size() ? before.drafted[d] : 0);
-      const int64_t accepted =
-          now.accepted[d] - (d < before.accepted.size() ? before.accepted[d] : 0);
-      right += accepted;
-      report.rows.push_back(
-          {fmt::format("{}, right at depth {}", name, d + 1), per(accepted, drafted), "", 0});
-    }
-    const int64_t speculated = now.speculated - before.speculated;
-    report.rows.push_back(
-        {name + ", tokens of a drafted step", 1 + per(right, speculated), "tokens", 0});
-    report.rows.push_back({name + ", steps with drafts, of all",
-                           per(speculated, now.decode_steps - before.decode_steps), "", 0});
+    return {};
   }
 
   session::LoadedModel& loaded_;
@@ -112,25 +91,208 @@ class Pairs {
   const CancelToken& cancel_;
 };
 
+// Of log ratios: mean and half of the 95 % interval.
+struct Interval {
+  double mean = 0;
+  double half = 0;
+};
+
+Interval interval_of(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  double mean = 0;
+  for (const double value : values) mean += value / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  // Student's 0.975 quantile (Cornish-Fisher's expansion, within 1 % from four degrees on).
+  const double f = n - 1;
+  const double t = 1.96 + 2.372 / f + 2.823 / (f * f) + 2.556 / (f * f * f);
+  return {mean, t * std::sqrt(squares / (n - 1) / n)};
+}
+
+class Pairs {
+ public:
+  Pairs(session::LoadedModel& loaded, const SpeculationBenchOptions& options,
+        const CancelToken& cancel)
+      : engine_(*loaded.engine), options_(options), decoder_(loaded, options, cancel) {}
+
+  Result<void> run(const PromptSet& set, const Case& which, int64_t batch, Report& report) {
+    engine::Speculation on = engine_.options().speculation;
+    on.wrong_drafts = which.wrong;
+    engine_.set_speculation(on);
+    // What the cost model learns first is no part of the measurement.
+    LS_TRY([[maybe_unused]] const Measured first, decoder_.run(set, which.temperature, batch, 0));
+    const engine::EngineCounters before = engine_.counters();
+    std::vector<double> ratios;
+    for (int i = 0; i < options_.repeats; ++i) {
+      double rates[2] = {};
+      for (int turn = 0; turn < 2; ++turn) {
+        const bool plain = (i + turn) % 2 == 0;
+        engine_.leave_speculation(plain);
+        LS_TRY(const Measured measured,
+               decoder_.run(set, which.temperature, batch, 1 + static_cast<uint64_t>(i)));
+        rates[plain ? 0 : 1] = measured.rate();
+      }
+      engine_.leave_speculation(false);
+      ratios.push_back(std::log(rates[1] / rates[0]));
+    }
+    add_rows(fmt::format("{}, {}, batch {}", set.name, which.name, batch), interval_of(ratios),
+             before, report);
+    return {};
+  }
+
+ private:
+  void add_rows(const std::string& name, const Interval& speed_up,
+                const engine::EngineCounters& before, Report& report) const {
+    const auto row = [&](const std::string& what, double value, const char* unit) {
+      report.rows.push_back({fmt::format("{}: {}", name, what), value, unit, 0});
+    };
+    row("speed-up", std::exp(speed_up.mean), "x");
+    row("95 % from", std::exp(speed_up.mean - speed_up.half), "x");
+    row("95 % to", std::exp(speed_up.mean + speed_up.half), "x");
+    const engine::EngineCounters& now = engine_.counters();
+    const auto per = [](int64_t a, int64_t b) {
+      return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0;
+    };
+    int64_t right = 0;
+    for (size_t d = 0; d < now.drafted.size(); ++d) {
+      const auto since = [d](const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+        return a[d] - (d < b.size() ? b[d] : 0);
+      };
+      const int64_t drafted = since(now.drafted, before.drafted);
+      const int64_t accepted = since(now.accepted, before.accepted);
+      right += accepted;
+      if (drafted > 0) row(fmt::format("right at depth {}", d + 1), per(accepted, drafted), "");
+    }
+    const int64_t speculated = now.speculated - before.speculated;
+    row("tokens of a drafted step", 1 + per(right, speculated), "tokens");
+    row("steps with drafts", per(speculated, now.decode_steps - before.decode_steps), "of all");
+  }
+
+  engine::Engine& engine_;
+  const SpeculationBenchOptions& options_;
+  Decoder decoder_;
+};
+
+class Curve {
+ public:
+  Curve(session::LoadedModel& loaded, const SpeculationBenchOptions& options,
+        const CancelToken& cancel)
+      : engine_(*loaded.engine), options_(options), decoder_(loaded, options, cancel) {}
+
+  Result<void> run(const PromptSet& set, double accept, const std::string& name, int64_t batch,
+                   Report& report) {
+    engine::Speculation speculation = engine_.options().speculation;
+    speculation.forced_acceptance = accept;
+    const int64_t deepest = speculation.max_steps;
+    const auto ways = static_cast<size_t>(deepest + 2);  // fixed depths, then the cost model
+    engine_.set_speculation(speculation);
+    for (int i = 0; i < 2; ++i) {
+      LS_TRY([[maybe_unused]] const Measured learnt, decoder_.run(set, 0, batch, 0));
+    }
+    engine::SpeculationPolicy policy = engine_.policy();
+    std::vector<Measured> sums(ways);
+    for (int i = 0; i < options_.repeats; ++i) {
+      for (size_t way = 0; way < ways; ++way) {
+        const auto depth = static_cast<int64_t>((way + static_cast<size_t>(i)) % ways);
+        engine::Speculation fixed = speculation;
+        fixed.always = depth <= deepest;
+        if (fixed.always) fixed.max_steps = depth;
+        engine_.set_speculation(fixed);
+        if (!fixed.always) engine_.set_policy(policy);
+        engine_.leave_speculation(depth == 0);
+        LS_TRY(const Measured measured, decoder_.run(set, 0, batch, 1 + static_cast<uint64_t>(i)));
+        engine_.leave_speculation(false);
+        if (!fixed.always) policy = engine_.policy();
+        add(measured, sums[static_cast<size_t>(depth)]);
+      }
+    }
+    add_rows(fmt::format("{}, batch {}", name, batch), sums, report);
+    return {};
+  }
+
+ private:
+  static void add(const Measured& measured, Measured& sum) {
+    sum.tokens += measured.tokens;
+    sum.seconds += measured.seconds;
+    sum.depths.resize(std::max(sum.depths.size(), measured.depths.size()));
+    for (size_t d = 0; d < measured.depths.size(); ++d) sum.depths[d] += measured.depths[d];
+  }
+
+  static void add_rows(const std::string& name, const std::vector<Measured>& sums, Report& report) {
+    double best = 0;
+    for (size_t depth = 0; depth + 1 < sums.size(); ++depth) {
+      best = std::max(best, sums[depth].rate());
+      report.rows.push_back(
+          {fmt::format("{}: {} drafts", name, depth), sums[depth].rate(), "tokens/s", 0});
+    }
+    const Measured& chosen = sums.back();
+    const auto most = std::max_element(chosen.depths.begin(), chosen.depths.end());
+    report.rows.push_back({name + ": cost model", chosen.rate(), "tokens/s", best});
+    report.rows.push_back({name + ": it mostly drafts",
+                           static_cast<double>(most - chosen.depths.begin()), "tokens", 0});
+    // What the depth that it settled on is worth where it is fixed: looks at others left out.
+    const auto depth = static_cast<size_t>(most - chosen.depths.begin());
+    report.rows.push_back(
+        {name + ": that depth, fixed, of the best", sums[depth].rate() / best, "", 0});
+  }
+
+  engine::Engine& engine_;
+  const SpeculationBenchOptions& options_;
+  Decoder decoder_;
+};
+
+Report empty_report(const session::LoadedModel& loaded) {
+  return {.bench = "speculation",
+          .machine = machine_name(loaded.pool->size()),
+          .ceilings = {},
+          .rows = {}};
+}
+
 }  // namespace
 
-Result<Report> speculation_bench(session::LoadedModel& loaded,
+Result<Report> speculation_bench(session::LoadedModel& loaded, const std::vector<PromptSet>& sets,
                                  const SpeculationBenchOptions& options,
                                  const CancelToken& cancel) {
-  Report report{.bench = "speculation",
-                .machine = machine_name(loaded.pool->size()),
-                .ceilings = {},
-                .rows = {}};
-  std::vector<Case> cases;
-  if (options.accept_rate >= 0) {
-    cases.push_back({"forced acceptance", 0, false, options.accept_rate});
-  } else {
-    cases = {
-        {"greedy", 0, false, -1}, {"temperature 1", 1, false, -1}, {"wrong drafts", 0, true, -1}};
-  }
+  Report report = empty_report(loaded);
   Pairs pairs(loaded, options, cancel);
-  for (const Case& which : cases) {
-    for (const int64_t batch : {1, 4, 16}) LS_TRY_VOID(pairs.run(which, batch, report));
+  for (const PromptSet& set : sets) {
+    for (const Case& which :
+         {Case{"greedy"}, Case{"temperature 1", 1}, Case{"wrong drafts", 0, true}}) {
+      for (const int64_t batch : options.batches) LS_TRY_VOID(pairs.run(set, which, batch, report));
+    }
+  }
+  return report;
+}
+
+Result<Report> speculation_curve(session::LoadedModel& loaded, const PromptSet& set,
+                                 const SpeculationBenchOptions& options,
+                                 const CancelToken& cancel) {
+  Report report = empty_report(loaded);
+  Curve curve(loaded, options, cancel);
+  offload::ExpertStore& store = loaded.model->experts();
+  const offload::HostExperts& experts = store.experts();
+  std::vector<double> overlaps = options.overlaps;
+  if (overlaps.empty()) overlaps.push_back(-1);  // the model's own routing
+  for (const double overlap : overlaps) {
+    std::string routing_name = "own routing";
+    std::optional<offload::Routing> routing;
+    if (overlap >= 0) {
+      if (experts.size() == 0) return fail(ErrorKind::kUsage, "--overlaps: there are no experts");
+      LS_TRY(routing,
+             offload::Routing::parse(fmt::format("overlap:{}", overlap),
+                                     static_cast<int32_t>(experts.layers()),
+                                     static_cast<int32_t>(experts.per_layer()), options.seed));
+      routing_name = fmt::format("overlap {}", overlap);
+    }
+    for (const double accept : options.accept_rates) {
+      for (const int64_t batch : options.batches) {
+        store.force(routing ? &*routing : nullptr);
+        const auto done = curve.run(
+            set, accept, fmt::format("acceptance {}, {}", accept, routing_name), batch, report);
+        store.force(nullptr);
+        LS_TRY_VOID(done);
+      }
+    }
   }
   return report;
 }

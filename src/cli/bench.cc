@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "bench/ceilings.h"
+#include "bench/draft_recall.h"
 #include "bench/expert_bench.h"
 #include "bench/grammar_bench.h"
 #include "bench/model_bench.h"
@@ -28,6 +29,9 @@ struct Flags {
   bench::OffloadBenchOptions offload;
   bench::GrammarBenchOptions grammar;
   bench::SpeculationBenchOptions speculation;
+  std::string tasks;
+  std::string prose;
+  bool recall = false;
   std::string only;
   bool operations = false;
   bool as_json = false;
@@ -105,14 +109,34 @@ Result<void> run_serving(const Flags& flags, session::LoadOptions options) {
 }
 
 Result<void> run_speculation(const Flags& flags, session::LoadOptions options) {
-  options.max_running = 16;
-  if (options.speculative_steps == 0) options.speculative_steps = 3;
-  if (flags.speculation.repeats < 3)
-    return fail(ErrorKind::kUsage, "--pairs {}: use at least 3", flags.speculation.repeats);
-  LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   bench::SpeculationBenchOptions chosen = flags.speculation;
   chosen.tokens = flags.bench.tokens;
-  LS_TRY(const bench::Report report, bench::speculation_bench(*loaded, chosen, interrupt_token()));
+  chosen.batches = flags.offload.batches;
+  options.max_running = *std::max_element(chosen.batches.begin(), chosen.batches.end());
+  if (options.speculative_steps == 0) options.speculative_steps = 3;
+  const bool curve = !chosen.accept_rates.empty();
+  if (!chosen.overlaps.empty() && !curve)
+    return fail(ErrorKind::kUsage, "--overlaps is of the curve: give --accept-rates too");
+  options.with_text = !flags.tasks.empty() || !flags.prose.empty();
+  if (options.with_text && (curve || !options.synthetic.empty()))
+    return fail(ErrorKind::kUsage,
+                "--tasks and --prose need a model with text, and the curve has prompts of its own");
+  LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
+  std::vector<bench::PromptSet> sets;
+  if (!flags.tasks.empty()) {
+    LS_TRY(const std::string content, read_input(flags.tasks));
+    LS_TRY(sets.emplace_back(), bench::task_prompts(*loaded, content));
+  }
+  if (!flags.prose.empty()) {
+    LS_TRY(const std::string content, read_input(flags.prose));
+    LS_TRY(sets.emplace_back(), bench::prose_prompts(*loaded, content));
+  }
+  sets.push_back(bench::random_prompts(loaded->checkpoint->config().vocab_size, chosen.seed));
+  const CancelToken& cancel = interrupt_token();
+  LS_TRY(const bench::Report report,
+         flags.recall ? bench::draft_recall(*loaded, sets, cancel)
+         : curve      ? bench::speculation_curve(*loaded, sets.back(), chosen, cancel)
+                      : bench::speculation_bench(*loaded, sets, chosen, cancel));
   print(report, flags.as_json);
   return {};
 }
@@ -225,7 +249,9 @@ Run add_bench(CLI::App& command) {
                   "offload: shares of all experts that have slots")
       ->delimiter(',')
       ->check(CLI::Range(0.0, 0.999));
-  command.add_option("--batches", flags->offload.batches, "offload: tokens of a step")
+  command
+      .add_option("--batches", flags->offload.batches,
+                  "offload: tokens of a step; speculation: sequences")
       ->delimiter(',')
       ->check(CLI::Range(1, 64));
   command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
@@ -244,12 +270,25 @@ Run add_bench(CLI::App& command) {
   command.add_flag("--operations", flags->operations,
                    "decode: a row per operation of the CPU's, its time and what it reads");
   command
-      .add_option("--accept-rate", flags->speculation.accept_rate,
-                  "speculation: part of the drafts that count as right, whatever the model says")
+      .add_option("--accept-rates", flags->speculation.accept_rates,
+                  "speculation: the curve of fixed depths and the cost model, with these parts of "
+                  "the drafts that count as right, whatever the model says")
+      ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0));
+  command
+      .add_option("--overlaps", flags->speculation.overlaps,
+                  "speculation: of the curve, parts of its experts that a token shares with the "
+                  "one before it; none: the model's own routing")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--tasks", flags->tasks, "speculation: a file of tasks, as eval reads it");
+  command.add_option("--prose", flags->prose,
+                     "speculation: a text whose paragraphs are gone on with");
   command.add_option("--pairs", flags->speculation.repeats, "speculation: pairs of runs of a case")
       ->check(CLI::Range(3, 1000))
       ->capture_default_str();
+  command.add_flag("--recall", flags->recall,
+                   "speculation: instead, how many of a token's experts the draft's routing tells");
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -100,6 +100,11 @@ void Chat::print_stats() const {
              per_second(s.prompt_tokens - s.cached_tokens, s.prefill_seconds));
   fmt::print("answer  {} tokens, {:.3f} s, {:.1f} tokens/s\n", s.output_tokens, s.decode_seconds,
              per_second(s.output_tokens - 1, s.decode_seconds));
+  if (s.drafted == 0) return;
+  fmt::print(
+      "drafts  {} tokens, {} of them right ({:.0f} %), {:.2f} tokens a step\n", s.drafted,
+      s.accepted, 100 * per_second(s.accepted, static_cast<double>(s.drafted)),
+      per_second(s.output_tokens - 1, static_cast<double>(s.output_tokens - 1 - s.accepted)));
 }
 
 bool Chat::command(const std::string& line) {

@@ -151,6 +151,7 @@ Result<void> run(const Flags& flags) {
 Run add_eval(CLI::App& command) {
   auto flags = std::make_shared<Flags>();
   flags->model.add_to(command);
+  flags->model.add_speculation_to(command);
   command
       .add_option("TASKS", flags->tasks,
                   "JSONL of {task, messages, expected_text, stop, tools?, enable_thinking?}")

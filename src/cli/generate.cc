@@ -135,10 +135,9 @@ Result<session::CompletionRequest> make_request(const session::LoadedModel& load
 }
 
 Json stats_json(const engine::GenerationStats& stats) {
-  return {{"prompt_tokens", stats.prompt_tokens},
-          {"cached_tokens", stats.cached_tokens},
-          {"output_tokens", stats.output_tokens},
-          {"prefill_seconds", stats.prefill_seconds},
+  return {{"prompt_tokens", stats.prompt_tokens},  {"cached_tokens", stats.cached_tokens},
+          {"output_tokens", stats.output_tokens},  {"drafted_tokens", stats.drafted},
+          {"accepted_tokens", stats.accepted},     {"prefill_seconds", stats.prefill_seconds},
           {"decode_seconds", stats.decode_seconds}};
 }
 

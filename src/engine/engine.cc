@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "model/cost.h"
 
 namespace longshore::engine {
 namespace {
@@ -20,6 +21,19 @@ int64_t default_pages(const EngineOptions& options, const model::KvLayout& layou
   const int64_t budget = layout.memory->host() ? available / 4 : available / 5 * 4;
   const int64_t affordable = budget / layout.page_bytes();
   return std::clamp(affordable, context, context * options.max_running);
+}
+
+// A pass reads its experts and everything else once: bytes stand for seconds.
+ExpertGrowth growth_of(const model::Model& model) {
+  const offload::HostExperts& experts = model.experts().experts();
+  if (experts.size() == 0) return {};
+  const auto per_token = static_cast<double>(model.config().experts_per_token);
+  const double routed = per_token * static_cast<double>(experts.layers()) *
+                        static_cast<double>(model.experts().expert_bytes());
+  const auto rest = static_cast<double>(model::step_bytes(model.weights()));
+  return {.experts = static_cast<double>(experts.per_layer()),
+          .per_token = per_token,
+          .expert_part = routed / (routed + rest)};
 }
 
 Error not_finite(const Sequence& sequence) {
@@ -81,6 +95,12 @@ void Engine::set_speculation(const Speculation& speculation) {
   LS_CHECK(drafter_ != nullptr && speculation.max_steps <= options_.speculation.max_steps);
   drafter_->set_options(speculation);
   policy_ = SpeculationPolicy(speculation.max_steps);
+  policy_.set_growth(growth_of(*model_));
+}
+
+Result<void> Engine::capture_drafts(const model::GraphOptions& options) {
+  if (!drafter_) return {};
+  return options_.speculation.mtp->capture_steps(pool_.caches(), drafter_->kept(), options);
 }
 
 Result<void> Engine::validate(const GenerationRequest& request) const {
@@ -131,6 +151,11 @@ Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, Q
   return id;
 }
 
+bool Engine::decoding_only() const {
+  return std::all_of(sequences_.begin(), sequences_.end(),
+                     [](const auto& entry) { return entry.second->decoding; });
+}
+
 void Engine::cancel(RequestId id) {
   const auto found = sequences_.find(id);
   if (found != sequences_.end()) found->second->cancelled = true;
@@ -156,6 +181,8 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::optional<Error
   if (!sequence.started) sequence.stats.queue_seconds = seconds_between(sequence.submitted, now);
   if (sequence.stats.output_tokens > 0)
     sequence.stats.decode_seconds = seconds_between(sequence.first_token, now);
+  if (drafter_ && sequence.stats.output_tokens > 1)
+    policy_.record_end(sequence.stats.output_tokens);
   scheduler_.remove(sequence, reason != FinishReason::kFault);
   const GenerationResult result{reason, sequence.stats, std::move(error)};
   ++counters_.finished;
@@ -209,13 +236,8 @@ bool Engine::forward(const StepPlan& plan) {
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   const int64_t vocab = model_->config().vocab_size;
   model::StepOutput output;
-  if (drafter_) {
-    const int64_t tokens = input.batch.tokens;
-    const int64_t width = model_->config().hidden_size;
-    hidden_.resize(static_cast<size_t>(tokens * width));
-    output.hidden = {reinterpret_cast<std::byte*>(hidden_.data()), DType::kF32, tokens, width,
-                     width};
-  }
+  output.keep_hidden = drafter_ != nullptr && !left_;
+  routed_ = model_->experts().counters().routed_experts;
   LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
   output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
   ask_for_draws(plan, output);
@@ -277,20 +299,21 @@ void Engine::sample(const StepPlan& plan) {
 }
 
 bool Engine::draft() {
-  if (!drafter_ || paused_ || drafter_->options().max_steps == 0) return true;
+  backlog_ = 0;
+  if (!drafter_ || paused_ || left_ || drafter_->options().max_steps == 0) return true;
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
-  caught_up_ = false;
   for (Sequence* sequence : all) {
     if (sequence->draft.lost) continue;
     able.push_back(sequence);
-    const int64_t backlog = sequence->computed - sequence->draft.written;
-    caught_up_ = caught_up_ || backlog > 1 + drafter_->options().max_steps;
+    const int64_t unread = sequence->computed - sequence->draft.written;
+    if (unread > 1 + drafter_->options().max_steps) backlog_ += unread;
   }
   if (able.empty()) return true;
-  const int64_t steps = drafter_->options().always
-                            ? drafter_->options().max_steps
-                            : policy_.choose({static_cast<int64_t>(all.size()), last_prefill_});
+  const int64_t steps =
+      drafter_->options().always
+          ? drafter_->options().max_steps
+          : policy_.choose({static_cast<int64_t>(all.size()), last_prefill_, backlog_});
   if (steps == 0) return true;
   scheduler_.decoding(steps);
   const Result<void> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
@@ -302,12 +325,24 @@ bool Engine::draft() {
 }
 
 // Before deliver(), which ends sequences.
-void Engine::keep_hidden(const StepPlan& plan) {
-  if (!drafter_) return;
-  int64_t kept = 0;
-  for (const auto& [id, sequence] : sequences_)
-    kept += static_cast<int64_t>(sequence->draft.hidden.size()) * 4;
-  const float* row = hidden_.data();
+bool Engine::keep_hidden(const StepPlan& plan) {
+  if (!drafter_) return true;
+  std::vector<Sequence*> all;
+  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  if (left_) {
+    for (Sequence* sequence : all) {
+      sequence->draft = {};
+      sequence->draft.lost = true;
+    }
+    return true;
+  }
+  const Result<int64_t> first = drafter_->keep(all);
+  if (!first) {
+    counters_.fault = first.error();
+    fail_all();
+    return false;
+  }
+  int64_t row = *first;
   size_t sampler = 0;
   for (const StepPlan::Item& item : plan.items) {
     int64_t right = item.tokens - item.drafts;
@@ -315,24 +350,35 @@ void Engine::keep_hidden(const StepPlan& plan) {
       const auto drawn = static_cast<int64_t>(sampled_[sampler++].size());
       right += std::max<int64_t>(drawn - 1, 0);
     }
-    drafter_->keep(*item.sequence, row, right, kept);
-    row += item.tokens * model_->config().hidden_size;
+    DraftState& draft = item.sequence->draft;
+    for (int64_t i = 0; i < right && !draft.lost; ++i) draft.rows.push_back(row + i);
+    row += item.tokens;
   }
+  return true;
 }
 
 void Engine::teach_policy(const StepPlan& plan) {
   last_prefill_ = plan.prefill_tokens;
-  if (!drafter_ || paused_ || plan.decode_tokens == 0) return;
-  policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens},
+  if (!drafter_ || paused_ || left_ || plan.decode_tokens == 0) return;
+  teach_experts(plan);
+  policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens, backlog_},
                   .steps = report_.draft_steps,
                   .rows = plan.tokens(),
                   .forward_seconds = report_.plan_seconds + report_.forward_seconds +
                                      report_.mask_seconds + report_.sample_seconds,
                   .draft_seconds = report_.draft_seconds,
-                  .caught_up = caught_up_,
                   .tokens = report_.tokens,
                   .drafted = report_.drafted,
                   .accepted = report_.accepted});
+}
+
+// Only where the host sees the routes.
+void Engine::teach_experts(const StepPlan& plan) {
+  const offload::ExpertStore& store = model_->experts();
+  const int64_t layers = store.experts().layers();
+  if (plan.prefill_tokens > 0 || layers == 0) return;
+  const auto distinct = static_cast<double>(store.counters().routed_experts - routed_);
+  policy_.record_experts(plan.tokens(), distinct / static_cast<double>(layers));
 }
 
 namespace {
@@ -428,7 +474,10 @@ void Engine::deliver() {
     const size_t drawn = sampled_[i].size();
     for (size_t depth = 0; depth < turn.drafts && depth < drawn; ++depth) {
       ++report_.drafted[depth];
-      if (depth + 1 < drawn) ++report_.accepted[depth];
+      ++sequence.stats.drafted;
+      if (depth + 1 >= drawn) continue;
+      ++report_.accepted[depth];
+      ++sequence.stats.accepted;
     }
     if (decoded) report_.tokens += static_cast<int64_t>(drawn);
     sequence.draft.ids.clear();
@@ -496,8 +545,10 @@ bool Engine::step() {
   }
   if (done) {
     sample(plan);
-    keep_hidden(plan);
+    done = keep_hidden(plan);
     report_.sample_seconds = watch.lap();
+  }
+  if (done) {
     deliver();
     report_.deliver_seconds += watch.lap();
     report_.decode_tokens = plan.decode_tokens;
@@ -547,6 +598,7 @@ void Engine::count_drafts() {
   }
   for (size_t depth = 0; depth < depths; ++depth)
     counters_.acceptance[depth] = policy_.acceptance(static_cast<int64_t>(depth));
+  counters_.routing_overlap = policy_.growth().overlap;
 }
 
 void Engine::check_conservation() const {

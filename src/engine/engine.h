@@ -90,6 +90,7 @@ struct EngineCounters {
   std::vector<int64_t> drafted;    // [depth] guesses that the target looked at
   std::vector<int64_t> accepted;   // [depth] of these, right
   std::vector<double> acceptance;  // [depth] as the cost model takes it
+  double routing_overlap = 0;      // between neighbouring tokens, as the cost model takes it
   double draft_seconds = 0;
   double plan_seconds = 0;
   double forward_seconds = 0;
@@ -110,6 +111,16 @@ class Engine {
   void set_speculation(const Speculation& speculation);
   // No drafts while paused; what is known of their worth stays.
   void pause_speculation(bool paused) { paused_ = paused; }
+  // As an engine without speculation: no hidden states are kept, and sequences that run meanwhile
+  // are never drafted for. For comparisons.
+  void leave_speculation(bool left) { left_ = left; }
+  // What is known of the drafts' worth; it can be given back after set_speculation().
+  [[nodiscard]] const SpeculationPolicy& policy() const { return policy_; }
+  void set_policy(const SpeculationPolicy& policy) { policy_ = policy; }
+  // Every sequence has given a token: no prompt is being read, nobody waits.
+  [[nodiscard]] bool decoding_only() const;
+  // Captures the draft's steps (model::Mtp::capture_steps); nothing without speculation. kDevice.
+  [[nodiscard]] Result<void> capture_drafts(const model::GraphOptions& options);
 
   // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
   // kBusy: the queue is full. On error the listener is never called.
@@ -155,8 +166,10 @@ class Engine {
   void publish(Sequence& sequence);
   // Guesses for the sequences that decode, where that pays. False: interrupted or a fault.
   bool draft();
-  void keep_hidden(const StepPlan& plan);
+  // False: a fault.
+  bool keep_hidden(const StepPlan& plan);
   void teach_policy(const StepPlan& plan);
+  void teach_experts(const StepPlan& plan);
   void sample(const StepPlan& plan);
   void deliver();
   // False: the sequence has ended.
@@ -182,7 +195,6 @@ class Engine {
   std::vector<int32_t> drawn_;            // [rows of the step] as StepOutput's, or empty
   std::vector<kernels::DrawRule> rules_;  // likewise
   std::vector<uint8_t> drawn_only_;       // likewise
-  std::vector<float> hidden_;             // [tokens of the step, hidden], with a drafter
   struct Sampling {
     Sequence* sequence;
     size_t row;     // its first row of logits
@@ -196,8 +208,10 @@ class Engine {
   MaskWorker masks_;
   std::unique_ptr<Drafter> drafter_;  // null: no speculation
   SpeculationPolicy policy_{0};
-  bool caught_up_ = false;  // the step's drafts had more to read than the last step
+  int64_t backlog_ = 0;  // rows that the step's drafts had to read beyond the last step's
+  int64_t routed_ = 0;   // of the target's experts, before the step
   bool paused_ = false;
+  bool left_ = false;
   int64_t last_prefill_ = 0;
   StepReport report_;
   EngineCounters counters_;

@@ -44,6 +44,8 @@ struct GenerationStats {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  // of the prompt, found in the cache when it was first admitted
   int64_t output_tokens = 0;
+  int64_t drafted = 0;         // guesses that the target looked at
+  int64_t accepted = 0;        // of these, right: tokens that took no step of their own
   int64_t preemptions = 0;     // times its pages were taken for an older request
   double queue_seconds = 0;    // submitted to first admitted
   double prefill_seconds = 0;  // first admitted to first token

@@ -100,7 +100,7 @@ Result<void> score_chunk(Run& run, int64_t start, int64_t tokens, const CancelTo
     next.push_back(static_cast<int32_t>(std::max_element(last, run.scores.logits.end()) - last));
   }
   input.ids = next.data();
-  input.observer = nullptr;
+  input.observer = run.request.mtp_observer;
   output.hidden = view(run.mtp_hidden, 0, tokens, config.hidden_size);
   output.logits = view(run.scores.mtp_logits, row, wanted, config.vocab_size);
   if (const auto passed = run.request.mtp->forward(input, run.model.hidden(), output); !passed)

@@ -13,11 +13,12 @@
 namespace longshore::engine {
 
 struct ScoreRequest {
-  std::span<const int32_t> ids;         // [S] in [0, vocab), at least one
-  int64_t last = -1;                    // rows of the result: the last P positions; -1: all
-  int64_t chunk = 512;                  // tokens of one step, at most the model's limit
-  model::Mtp* mtp = nullptr;            // run it too: needs a layout with MTP
-  model::Observer* observer = nullptr;  // of the main model
+  std::span<const int32_t> ids;             // [S] in [0, vocab), at least one
+  int64_t last = -1;                        // rows of the result: the last P positions; -1: all
+  int64_t chunk = 512;                      // tokens of one step, at most the model's limit
+  model::Mtp* mtp = nullptr;                // run it too: needs a layout with MTP
+  model::Observer* observer = nullptr;      // of the main model
+  model::Observer* mtp_observer = nullptr;  // of mtp
 };
 
 // P rows each. mtp_*: row i has seen the id after its position; after the last position that is the

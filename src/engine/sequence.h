@@ -15,11 +15,14 @@ namespace longshore::engine {
 
 // What the draft knows of a sequence and guesses next.
 struct DraftState {
-  int64_t written = 0;        // positions, the first ones, whose draft cache is written
-  std::vector<float> hidden;  // the target's, of positions [written, computed)
-  bool lost = false;          // they are not there: no drafts until it is computed again
-  std::vector<int32_t> ids;   // guesses of what follows Sequence::ids
-  int64_t masks = 0;          // places whose mask is known: of the next token and after guesses
+  int64_t written = 0;  // positions, the first ones, whose draft cache is written
+  // The target's hidden states of positions [written, computed): the first of them in host memory,
+  // the others' numbers in HiddenRows.
+  std::vector<float> hidden;
+  std::vector<int64_t> rows;
+  bool lost = false;         // they are not there: no drafts until it is computed again
+  std::vector<int32_t> ids;  // guesses of what follows Sequence::ids
+  int64_t masks = 0;         // places whose mask is known: of the next token and after guesses
 };
 
 struct Sequence {

@@ -10,57 +10,74 @@ Result<std::unique_ptr<Drafter>> Drafter::create(const Speculation& options, mod
                                                  ThreadPool& threads) {
   LS_CHECK(options.on());
   std::unique_ptr<Drafter> drafter(new Drafter(options, target, threads));
-  LS_TRY(drafter->input_,
-         device::Buffer::allocate(options.mtp->backend().memory(),
-                                  target.limits().tokens * target.config().hidden_size * 4,
-                                  "hidden states for the draft"));
+  LS_TRY(drafter->kept_, HiddenRows::create(options.mtp->backend(), target.config().hidden_size,
+                                            target.limits().tokens, options.ring_bytes));
   return drafter;
 }
 
-void Drafter::keep(Sequence& sequence, const float* hidden, int64_t count, int64_t& kept) {
-  DraftState& draft = sequence.draft;
-  if (draft.lost) return;
-  const int64_t floats = count * target_->config().hidden_size;
-  if (kept + floats * 4 > kKeptBytes) {
-    kept -= static_cast<int64_t>(draft.hidden.size()) * 4;
-    draft.hidden = {};
-    draft.lost = true;
-    return;
+Result<int64_t> Drafter::keep(std::span<Sequence* const> all) {
+  const ConstMatrixView hidden = target_->hidden();
+  const int64_t lowest = kept_->lowest_after(hidden.rows);
+  int64_t bytes = 0;
+  for (const Sequence* sequence : all)
+    bytes += static_cast<int64_t>(sequence->draft.hidden.size()) * 4;
+  for (Sequence* sequence : all) {
+    DraftState& draft = sequence->draft;
+    if (draft.rows.empty() || draft.rows.front() >= lowest) continue;
+    const auto count = static_cast<int64_t>(draft.rows.size());
+    bytes += count * hidden.cols * 4;
+    if (bytes > kKeptBytes) {
+      bytes -= count * hidden.cols * 4 + static_cast<int64_t>(draft.hidden.size()) * 4;
+      draft.hidden = {};
+      draft.rows = {};
+      draft.lost = true;
+      continue;
+    }
+    for (size_t begin = 0; begin < draft.rows.size();) {
+      size_t end = begin + 1;
+      while (end < draft.rows.size() && draft.rows[end] == draft.rows[end - 1] + 1) ++end;
+      LS_TRY_VOID(kept_->copy_to(draft.rows[begin], draft.rows[end - 1] + 1, draft.hidden));
+      begin = end;
+    }
+    draft.rows.clear();
   }
-  draft.hidden.insert(draft.hidden.end(), hidden, hidden + floats);
-  kept += floats * 4;
+  return kept_->append(hidden);
 }
 
-// Kernel parameters, as a step's other small arrays: the copy engine belongs to the weights.
-void Drafter::stage(int64_t row, const float* hidden) {
+void Drafter::add_hidden(const DraftState& draft, int64_t i) {
   const int64_t width = target_->config().hidden_size;
-  auto* to = reinterpret_cast<int32_t*>(input_.data()) + row * width;
-  backend_->copy_ints(reinterpret_cast<const int32_t*>(hidden), width, to);
+  const int64_t on_host = static_cast<int64_t>(draft.hidden.size()) / width;
+  rows_.push_back(i < on_host ? kept_->stage(static_cast<int64_t>(rows_.size()),
+                                             draft.hidden.data() + i * width)
+                              : kept_->row(draft.rows[static_cast<size_t>(i - on_host)]));
 }
 
-Result<void> Drafter::run(std::span<Turn* const> last) {
+void Drafter::drop_read(DraftState& draft, int64_t count, int64_t width) {
+  const int64_t on_host = std::min(count, static_cast<int64_t>(draft.hidden.size()) / width);
+  draft.hidden.erase(draft.hidden.begin(), draft.hidden.begin() + on_host * width);
+  draft.rows.erase(draft.rows.begin(), draft.rows.begin() + (count - on_host));
+  draft.written += count;
+}
+
+Result<void> Drafter::run(std::span<Turn* const> last, ConstMatrixView hidden) {
   model::StepInput input = batch_.input();
   input.caches = caches_;
   input.cancel = cancel_;
-  const int64_t rows = input.batch.tokens;
-  const int64_t width = target_->config().hidden_size;
+  input.hidden_rows = rows_.data();
+  LS_CHECK(static_cast<int64_t>(rows_.size()) == input.batch.tokens);
   const int64_t vocab = target_->config().vocab_size;
   const auto wanted = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(wanted == static_cast<int64_t>(last.size()));
   logits_.resize(static_cast<size_t>(wanted * vocab));
-  hidden_.resize(static_cast<size_t>(rows * width));
   model::StepOutput output;
   if (wanted > 0)
     output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, wanted, vocab,
                      vocab};
-  output.hidden = {reinterpret_cast<std::byte*>(hidden_.data()), DType::kF32, rows, width, width};
-  const MatrixView hidden{input_.data(), DType::kF32, rows, width, width};
   LS_TRY_VOID(options_.mtp->forward(input, hidden, output));
   threads_->parallel_for(wanted, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       Turn& turn = *last[static_cast<size_t>(i)];
-      const int64_t row = input.logit_rows[static_cast<size_t>(i)];
-      turn.hidden.assign(hidden_.begin() + row * width, hidden_.begin() + (row + 1) * width);
+      turn.row = input.logit_rows[static_cast<size_t>(i)];
       propose(turn, std::span(logits_).subspan(static_cast<size_t>(i * vocab),
                                                static_cast<size_t>(vocab)));
     }
@@ -104,18 +121,23 @@ Result<void> Drafter::catch_up(std::span<Turn> turns) {
   while (next < turns.size()) {
     int64_t room = target_->limits().tokens;
     batch_.clear();
+    rows_.clear();
+    // Hidden states of an earlier pass are written over: its guesses go no deeper in this step.
+    for (size_t done = 0; done < next; ++done)
+      turns[done].most = std::min<int64_t>(1, turns[done].most);
     std::vector<Turn*> last;
     std::vector<std::pair<Sequence*, int64_t>> taken;
     for (; next < turns.size() && room > 0; ++next) {
       Sequence& sequence = *turns[next].sequence;
       DraftState& draft = sequence.draft;
       const int64_t backlog = sequence.computed - draft.written;
-      LS_CHECK(static_cast<int64_t>(draft.hidden.size()) == backlog * width);
+      LS_CHECK(static_cast<int64_t>(draft.hidden.size()) ==
+               (backlog - static_cast<int64_t>(draft.rows.size())) * width);
       const int64_t count = std::min(backlog, room);
       const int32_t number = batch_.add_sequence(sequence.pages.pages);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t position = draft.written + i;
-        stage(batch_.tokens(), draft.hidden.data() + i * width);
+        add_hidden(draft, i);
         batch_.add_token(number, sequence.ids[static_cast<size_t>(position + 1)], position);
       }
       room -= count;
@@ -125,12 +147,8 @@ Result<void> Drafter::catch_up(std::span<Turn> turns) {
       last.push_back(&turns[next]);
     }
     batch_.finish();
-    LS_TRY_VOID(run(last));
-    for (const auto& [sequence, count] : taken) {
-      std::vector<float>& kept = sequence->draft.hidden;
-      kept.erase(kept.begin(), kept.begin() + count * width);
-      sequence->draft.written += count;
-    }
+    LS_TRY_VOID(run(last, kept_->all()));
+    for (const auto& [sequence, count] : taken) drop_read(sequence->draft, count, width);
   }
   return {};
 }
@@ -139,16 +157,17 @@ Result<void> Drafter::catch_up(std::span<Turn> turns) {
 // written again when the target's is known.
 Result<void> Drafter::deeper(std::span<Turn* const> turns) {
   batch_.clear();
+  rows_.clear();
   for (Turn* turn : turns) {
     const Sequence& sequence = *turn->sequence;
     const auto guesses = static_cast<int64_t>(sequence.draft.ids.size());
-    stage(batch_.tokens(), turn->hidden.data());
+    rows_.push_back(turn->row);
     const int32_t number = batch_.add_sequence(sequence.pages.pages);
     batch_.add_token(number, sequence.draft.ids.back(), sequence.computed + guesses - 1);
     batch_.want_logits();
   }
   batch_.finish();
-  return run(turns);
+  return run(turns, options_.mtp->hidden());
 }
 
 Result<void> Drafter::draft(std::span<Sequence* const> sequences, int64_t steps,
@@ -163,7 +182,7 @@ Result<void> Drafter::draft(std::span<Sequence* const> sequences, int64_t steps,
     const auto room = static_cast<int64_t>(sequence->pages.pages.size()) * kernels::kPageTokens -
                       sequence->computed - 1;
     const int64_t most = std::min({steps, left, room});
-    if (most > 0) turns.push_back({sequence, most, {}});
+    if (most > 0) turns.push_back({sequence, most});
   }
   Result<void> done = catch_up(turns);
   for (int64_t depth = 1; done && depth < steps; ++depth) {

@@ -8,8 +8,9 @@
 // penalty, bias and mask, and for a seed the very tokens that plain decoding gives.
 //
 // The draft's row t takes the target's hidden state at t and the id at t + 1. Its cache lies in the
-// target's pages as one more layer. What it has not read yet waits as hidden states in host memory:
-// while nothing is drafted, it costs a copy, and is caught up when drafting begins.
+// target's pages as one more layer. What it has not read yet waits as hidden states in the
+// backend's memory (HiddenRows) and, past that, in the host's: while nothing is drafted, it costs a
+// copy, and is caught up when drafting begins.
 //
 // Ownership: Mtp outlives the drafter. Threading: the engine's thread.
 #pragma once
@@ -22,8 +23,8 @@
 #include "base/cancel.h"
 #include "base/error.h"
 #include "base/threads.h"
-#include "device/buffer.h"
 #include "engine/batch.h"
+#include "engine/hidden_rows.h"
 #include "engine/sequence.h"
 #include "model/model.h"
 
@@ -36,14 +37,15 @@ struct Speculation {
   // For measurements. A draft counts as right with this probability, whatever the target says; the
   // output is then worthless. Below 0: off.
   double forced_acceptance = -1;
-  bool wrong_drafts = false;  // every draft is made a wrong one
+  bool wrong_drafts = false;                    // every draft is made a wrong one
+  int64_t ring_bytes = HiddenRows::kRingBytes;  // at Engine::create()
 
   [[nodiscard]] bool on() const { return mtp != nullptr && max_steps > 0; }
 };
 
 class Drafter {
  public:
-  // kMemory: room for a step's hidden states in the backend's memory.
+  // kMemory: room for hidden states in the backend's memory. kDevice.
   static Result<std::unique_ptr<Drafter>> create(const Speculation& options, model::Model& target,
                                                  ThreadPool& threads);
   // The layer is the same.
@@ -56,10 +58,12 @@ class Drafter {
   [[nodiscard]] Result<void> draft(std::span<Sequence* const> sequences, int64_t steps,
                                    std::span<const model::LayerCache> caches,
                                    const CancelToken* cancel);
-  // Keeps the target's hidden states of the sequence's rows [0, count) of `hidden` [rows, hidden]
-  // fp32. kept: bytes that all sequences keep, updated; past kKeptBytes this one is lost to
-  // drafting.
-  void keep(Sequence& sequence, const float* hidden, int64_t count, int64_t& kept);
+  // Keeps the hidden states of the target's last step; its rows have the numbers that follow the
+  // one that comes back. all: every sequence that has any. Those that are about to be written over
+  // go to the host, and past kKeptBytes there their sequence is lost to drafting. kDevice.
+  [[nodiscard]] Result<int64_t> keep(std::span<Sequence* const> all);
+  // Of the graphs' inputs (model::Mtp::capture_steps).
+  [[nodiscard]] ConstMatrixView kept() const { return kept_->all(); }
   [[nodiscard]] const Speculation& options() const { return options_; }
 
   static constexpr int64_t kKeptBytes = int64_t{1} << 30;
@@ -67,8 +71,8 @@ class Drafter {
  private:
   struct Turn {
     Sequence* sequence;
-    int64_t most;               // drafts
-    std::vector<float> hidden;  // [hidden] of the draft's last row
+    int64_t most;     // drafts
+    int32_t row = 0;  // the draft's last row of the pass before
   };
   Drafter(const Speculation& options, model::Model& target, ThreadPool& threads)
       : options_(options),
@@ -79,17 +83,20 @@ class Drafter {
   Result<void> catch_up(std::span<Turn> turns);
   Result<void> deeper(std::span<Turn* const> turns);
   // The batch goes through the layer; logits_ of the wanted rows and hidden_ of all are there.
-  Result<void> run(std::span<Turn* const> last);
+  // hidden: what rows_ are rows of.
+  Result<void> run(std::span<Turn* const> last, ConstMatrixView hidden);
   void propose(Turn& turn, std::span<float> logits);
-  void stage(int64_t row, const float* hidden);
+  // The hidden state of a sequence's i-th unread position is the next row's.
+  void add_hidden(const DraftState& draft, int64_t i);
+  static void drop_read(DraftState& draft, int64_t count, int64_t width);
 
   Speculation options_;
   model::Model* target_;
   kernels::Backend* backend_;
   ThreadPool* threads_;
-  device::Buffer input_;  // [tokens, hidden] fp32
+  std::unique_ptr<HiddenRows> kept_;
   Batch batch_;
-  std::vector<float> hidden_;  // [rows, hidden]
+  std::vector<int32_t> rows_;  // [tokens] of the hidden states that a pass goes on from
   std::vector<float> logits_;  // [wanted rows, vocab]
   std::span<const model::LayerCache> caches_;
   const CancelToken* cancel_ = nullptr;

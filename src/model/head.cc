@@ -63,7 +63,7 @@ Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(rows == 0 || output.logits.rows == rows);
   LS_CHECK(output.drawn.empty() || static_cast<int64_t>(output.drawn.size()) == rows);
-  if (output.hidden.data != nullptr || rows > 0) {
+  if (output.hidden.data != nullptr || output.keep_hidden || rows > 0) {
     // In place: the residual stream ends here.
     step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
   }

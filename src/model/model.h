@@ -94,12 +94,17 @@ class Mtp {
                             kernels::Backend& backend, const StepLimits& limits,
                             offload::StoreOptions offload = {});
 
-  // input.ids[t]: the token AFTER row t's position; hidden [T, hidden] fp32 in the backend's
-  // memory: the main model's hidden() at row t's position, or this layer's own when drafting
-  // further. output.hidden: after shared_head.norm. input.caches [KvLayout::layers()]: the last one
-  // is this layer's. Errors as Model::forward().
+  // input.ids[t]: the token AFTER row t's position; hidden [any, hidden] fp32 in the backend's
+  // memory, by input.hidden_rows: the main model's hidden() at row t's position, or this layer's
+  // own when drafting further. output.hidden: after shared_head.norm. input.caches
+  // [KvLayout::layers()]: the last one is this layer's. Errors as Model::forward().
   [[nodiscard]] Result<void> forward(const StepInput& input, ConstMatrixView hidden,
                                      const StepOutput& output);
+  // As Model::capture_steps(), twice: steps that go on from rows of `kept`, whose place stays, and
+  // steps that go on from rows of this layer's own hidden states. They have hidden_rows.
+  [[nodiscard]] Result<void> capture_steps(std::span<const LayerCache> caches, ConstMatrixView kept,
+                                           const GraphOptions& options);
+  [[nodiscard]] int64_t replayed_steps() const { return replayed_; }
   [[nodiscard]] kernels::Backend& backend() const { return *backend_; }
   [[nodiscard]] const offload::ExpertStore& experts() const { return experts_; }
   // As Model::hidden(), after shared_head.norm.
@@ -107,8 +112,17 @@ class Mtp {
 
  private:
   Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,
-      offload::ExpertStore experts, Workspace workspace, StepArrays arrays);
+      offload::ExpertStore experts, Workspace workspace, StepArrays arrays,
+      const StepLimits& limits);
   Result<void> run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output);
+  Result<void> replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
+                      const StepOutput& output);
+  Result<void> capture_from(ConstMatrixView hidden, const StepInput& example,
+                            const GraphOptions& options, StepGraphs& graphs);
+  void queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
+             const LayerCache& cache);
+  // Captured for hidden states that lie there; nullptr: none are.
+  [[nodiscard]] StepGraphs* graphs_from(ConstMatrixView hidden) const;
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
@@ -118,7 +132,12 @@ class Mtp {
   offload::ExpertStore experts_;
   Workspace workspace_;
   StepArrays arrays_;
+  StepLimits limits_;
   int64_t tokens_ = 0;
+  int64_t replayed_ = 0;
+  const std::byte* kept_ = nullptr;        // where from_kept_ reads
+  std::unique_ptr<StepGraphs> from_kept_;  // nothing captured: nullptr
+  std::unique_ptr<StepGraphs> from_own_;   // likewise
 };
 
 }  // namespace longshore::model

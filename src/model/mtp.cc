@@ -7,7 +7,8 @@
 namespace longshore::model {
 
 Mtp::Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,
-         offload::ExpertStore experts, Workspace workspace, StepArrays arrays)
+         offload::ExpertStore experts, Workspace workspace, StepArrays arrays,
+         const StepLimits& limits)
     : config_(&config),
       backend_(&backend),
       embed_(main.weights().embed),
@@ -15,7 +16,8 @@ Mtp::Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights,
       weights_(std::move(weights)),
       experts_(std::move(experts)),
       workspace_(std::move(workspace)),
-      arrays_(std::move(arrays)) {}
+      arrays_(std::move(arrays)),
+      limits_(limits) {}
 
 Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels::Backend& backend,
                         const StepLimits& limits, offload::StoreOptions offload) {
@@ -28,7 +30,7 @@ Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels
   LS_TRY(Workspace workspace, Workspace::create(config, backend, limits));
   LS_TRY(StepArrays arrays, StepArrays::create(config, backend, limits));
   return Mtp(config, backend, std::move(weights), main, std::move(experts), std::move(workspace),
-             std::move(arrays));
+             std::move(arrays), limits);
 }
 
 Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
@@ -43,18 +45,39 @@ Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
 Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
   LS_TRY_VOID(check_cancel(input));
   const int64_t tokens = input.batch.tokens;
-  LS_CHECK(tokens >= 1 && hidden.rows == tokens && hidden.cols == config_->hidden_size);
+  LS_CHECK(tokens >= 1 && hidden.cols == config_->hidden_size);
+  LS_CHECK(input.hidden_rows != nullptr || hidden.rows == tokens);
+  for (int64_t t = 0; input.hidden_rows != nullptr && t < tokens; ++t)
+    LS_CHECK(input.hidden_rows[t] >= 0 && input.hidden_rows[t] < hidden.rows);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
   tokens_ = tokens;
+  const int64_t longest = longest_context(input.batch);
+  StepGraphs* graphs = input.hidden_rows == nullptr ? nullptr : graphs_from(hidden);
+  if (graphs != nullptr && experts_.whole_on_device()) {
+    if (const StepGraphs::Step* graph = graphs->find(input, longest))
+      return replay(*graphs, *graph, input, output);
+  }
   const StepArrays::View arrays = arrays_.stage(input);
   Tap tap(input.observer, *backend_);
-  StepContext step{*config_, weights_.inv_freq, *backend_,         workspace_,
-                   experts_, arrays.batch,      arrays.logit_rows, longest_context(input.batch),
-                   tap};
+  StepContext step{*config_,     weights_.inv_freq, *backend_, workspace_, experts_,
+                   arrays.batch, arrays.logit_rows, longest,   tap};
+  queue(step, arrays, hidden, input.caches.back());
+  LS_TRY_VOID(check_cancel(input));
+  return run_head(step, weights_.head_norm, lm_head_, input, output);
+}
+
+void Mtp::queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
+                const LayerCache& cache) {
+  const int64_t tokens = step.batch.tokens;
   const MatrixView x = workspace_.x.first(tokens);
   const MatrixView joined = workspace_.mtp_input.first(tokens);
   const float eps = config_->rms_norm_eps;
   // Before x is written: hidden may be this layer's own.
+  if (arrays.hidden_rows != nullptr) {
+    const MatrixView gathered = workspace_.mtp_hidden.first(tokens);
+    backend_->gather_rows({.x = hidden, .rows = arrays.hidden_rows, .y = gathered});
+    hidden = gathered;
+  }
   backend_->rms_norm({.x = hidden,
                       .weight = weights_.hnorm,
                       .eps = eps,
@@ -65,9 +88,71 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
                       .eps = eps,
                       .y = joined.slice_cols(0, config_->hidden_size)});
   backend_->linear({.x = joined, .w = weights_.eh_proj, .y = x});
-  run_layer(step, weights_.layer, input.caches.back(), config_->num_layers);
-  LS_TRY_VOID(check_cancel(input));
-  return run_head(step, weights_.head_norm, lm_head_, input, output);
+  run_layer(step, weights_.layer, cache, config_->num_layers);
+}
+
+StepGraphs* Mtp::graphs_from(ConstMatrixView hidden) const {
+  if (hidden.data == kept_) return from_kept_.get();
+  return hidden.data == workspace_.x.first(1).data ? from_own_.get() : nullptr;
+}
+
+Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
+                         const StepOutput& output) {
+  (void)arrays_.stage(input, graph.shape);
+  graphs.launch(graph);
+  experts_.count_on_device(input.batch.tokens);
+  ++replayed_;
+  return fetch_head(*backend_, workspace_, input, output);
+}
+
+Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixView kept,
+                                const GraphOptions& options) {
+  from_kept_.reset();
+  from_own_.reset();
+  device::Graphs* graphs = StepGraphs::of(*backend_);
+  if (graphs == nullptr || !options.on || !experts_.whole_on_device()) return {};
+  LS_CHECK(static_cast<int64_t>(caches.size()) == config_->num_layers + 1);
+  // One token at the start of the first page, which nobody owns yet.
+  const int32_t zero = 0;
+  StepInput example;
+  example.ids = &zero;
+  example.batch = {.tokens = 1,
+                   .sequences = 1,
+                   .positions = &zero,
+                   .sequence_of = &zero,
+                   .page_table = &zero,
+                   .page_table_width = 1};
+  example.logit_rows = std::span(&zero, 1);
+  example.hidden_rows = &zero;
+  example.caches = caches;
+  kept_ = kept.data;
+  from_kept_ = std::make_unique<StepGraphs>(*graphs, caches);
+  from_own_ = std::make_unique<StepGraphs>(*graphs, caches);
+  LS_TRY_VOID(capture_from(kept, example, options, *from_kept_));
+  LS_TRY_VOID(capture_from(workspace_.x.first(limits_.tokens), example, options, *from_own_));
+  return backend_->synchronize();
+}
+
+Result<void> Mtp::capture_from(ConstMatrixView hidden, const StepInput& example,
+                               const GraphOptions& options, StepGraphs& graphs) {
+  Tap tap(nullptr, *backend_);
+  for (const StepShape& shape : step_shapes(*config_, limits_, options)) {
+    const StepArrays::View arrays = arrays_.stage(example, shape);
+    StepContext step{
+        *config_, weights_.inv_freq, *backend_,         workspace_,
+        experts_, arrays.batch,      arrays.logit_rows, shape.pages * kernels::kPageTokens,
+        tap};
+    const auto all = [&] {
+      queue(step, arrays, hidden, example.caches.back());
+      queue_head(step, weights_.head_norm, lm_head_, shape.rows);
+    };
+    const offload::ExpertStore::Uncounted uncounted(experts_);
+    // Once as it is: kernels load when they are first launched.
+    all();
+    LS_TRY_VOID(backend_->synchronize());
+    LS_TRY_VOID(graphs.capture(shape, all));
+  }
+  return {};
 }
 
 }  // namespace longshore::model

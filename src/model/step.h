@@ -17,6 +17,7 @@ namespace longshore::model {
 struct StepLimits {
   int64_t tokens = 0;      // T
   int64_t sequences = 64;  // B
+  int64_t drafts = 0;      // guesses that each of them may bring beside its token
   int64_t context = 0;  // positions of a sequence beside others; 0: the model's. A sequence alone
                         // may have as many as the model has
 };
@@ -30,12 +31,15 @@ struct StepInput {
   std::span<const LayerCache> caches;   // [KvLayout::layers()], in the backend's memory
   Observer* observer = nullptr;
   const CancelToken* cancel = nullptr;  // asked before every layer
+  // Mtp only: [T] rows of the hidden states that go with the step; nullptr: row t is token t's.
+  const int32_t* hidden_rows = nullptr;
 };
 
 // In host memory, rows without gaps.
 struct StepOutput {
   MatrixView hidden;  // [T, hidden] fp32 out: after the final norm. data == nullptr: not wanted
-  MatrixView logits;  // [logit_rows.size(), vocab] fp32 out
+  bool keep_hidden = false;  // Model::hidden() will be read, whether or not logits are wanted
+  MatrixView logits;         // [logit_rows.size(), vocab] fp32 out
   // [logit_rows.size()] out: ids drawn from the logits by `rules`, as kernels::DrawParams says.
   // Empty: none. Where drawn_only is 1, the id is all that is wanted of the row: from a device its
   // logits do not come then; in host memory they are written all the same.

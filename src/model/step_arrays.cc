@@ -11,7 +11,7 @@ int64_t capacity(const GlmConfig& config, const StepLimits& limits) {
   };
   const int64_t context = limits.context > 0 ? limits.context : config.max_positions;
   const int64_t table = std::max(limits.sequences * pages(context), pages(config.max_positions));
-  return 4 * limits.tokens + table;
+  return 5 * limits.tokens + table;
 }
 
 // What kernels cannot check on a device.
@@ -58,7 +58,8 @@ const int32_t* StepArrays::pack(const int32_t* host, int64_t count) {
 
 StepArrays::View StepArrays::stage(const StepInput& input) {
   const kernels::BatchView& batch = input.batch;
-  if (device_.data() == nullptr) return {input.ids, input.logit_rows.data(), batch};
+  if (device_.data() == nullptr)
+    return {input.ids, input.logit_rows.data(), input.hidden_rows, batch};
   check(input, vocab_);
   packed_.clear();
   View view;
@@ -67,6 +68,7 @@ StepArrays::View StepArrays::stage(const StepInput& input) {
   view.batch.positions = pack(batch.positions, batch.tokens);
   view.batch.sequence_of = pack(batch.sequence_of, batch.tokens);
   view.logit_rows = pack(input.logit_rows.data(), static_cast<int64_t>(input.logit_rows.size()));
+  if (input.hidden_rows != nullptr) view.hidden_rows = pack(input.hidden_rows, batch.tokens);
   view.batch.page_table = pack(batch.page_table, batch.sequences * batch.page_table_width);
   send();
   return view;
@@ -86,6 +88,8 @@ StepArrays::View StepArrays::stage(const StepInput& input, const StepShape& shap
   view.batch.sequence_of = pack_rows(batch.sequence_of, batch.tokens, shape.rows);
   view.logit_rows =
       pack_rows(input.logit_rows.data(), static_cast<int64_t>(input.logit_rows.size()), shape.rows);
+  if (input.hidden_rows != nullptr)
+    view.hidden_rows = pack_rows(input.hidden_rows, batch.tokens, shape.rows);
   view.batch.page_table_width = shape.pages;
   view.batch.page_table = reinterpret_cast<const int32_t*>(device_.data()) + packed_.size();
   // Nobody reads past a sequence's own pages, nor a sequence that no row has.

@@ -27,8 +27,9 @@ class StepArrays {
   [[nodiscard]] static int64_t bytes(const GlmConfig& config, const StepLimits& limits);
 
   struct View {
-    const int32_t* ids = nullptr;         // [T]
-    const int32_t* logit_rows = nullptr;  // [logit_rows.size()]
+    const int32_t* ids = nullptr;          // [T]
+    const int32_t* logit_rows = nullptr;   // [logit_rows.size()]
+    const int32_t* hidden_rows = nullptr;  // [T], where the input has some
     kernels::BatchView batch;
   };
   // Valid until the next stage(), in order with queued work.

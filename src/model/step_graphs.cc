@@ -6,15 +6,17 @@ namespace longshore::model {
 namespace {
 
 constexpr int64_t kAutoRows = 32;
+constexpr int64_t kAutoDraftRows = 64;  // where sequences bring guesses
 
 int64_t pages_of(int64_t positions) {
   return (positions + kernels::kPageTokens - 1) / kernels::kPageTokens;
 }
 
-std::vector<int64_t> row_counts(const GraphOptions& options, int64_t most) {
+// Below 8 every count where there are guesses: a sequence alone brings 1 + as many as pay.
+std::vector<int64_t> row_counts(const GraphOptions& options, int64_t most, bool drafts) {
   std::vector<int64_t> rows = options.rows;
   if (rows.empty()) {
-    for (int64_t r = 1; r < most; r = r < 8 ? 2 * r : r + 8) rows.push_back(r);
+    for (int64_t r = 1; r < most; r = r >= 8 ? r + 8 : drafts ? r + 1 : 2 * r) rows.push_back(r);
     rows.push_back(most);
   }
   std::erase_if(rows, [most](int64_t r) { return r < 1 || r > most; });
@@ -32,13 +34,14 @@ const std::byte* place(std::span<const LayerCache> caches) {
 std::vector<StepShape> step_shapes(const GlmConfig& config, const StepLimits& limits,
                                    const GraphOptions& options) {
   if (!options.on) return {};
-  const int64_t possible = std::min(limits.sequences, limits.tokens);
+  const int64_t possible = std::min(limits.sequences * (1 + limits.drafts), limits.tokens);
+  const int64_t automatic = limits.drafts > 0 ? kAutoDraftRows : kAutoRows;
   const int64_t most = std::min(possible, options.max_rows > 0   ? options.max_rows
-                                          : options.rows.empty() ? kAutoRows
+                                          : options.rows.empty() ? automatic
                                                                  : possible);
   const int64_t longest = pages_of(limits.context > 0 ? limits.context : config.max_positions);
   std::vector<StepShape> shapes;
-  for (const int64_t rows : row_counts(options, most)) {
+  for (const int64_t rows : row_counts(options, most, limits.drafts > 0)) {
     for (int64_t pages = std::max<int64_t>(config.index_top_k / kernels::kPageTokens, 1);;
          pages *= 2) {
       shapes.push_back({rows, std::min(pages, longest)});

@@ -25,8 +25,10 @@ namespace longshore::model {
 
 struct GraphOptions {
   bool on = true;
-  int64_t max_rows = 0;            // 0: as many as a step may have sequences, at most 32
-  std::vector<int64_t> rows = {};  // empty: 1, 2, 4, 8, then every eighth
+  // 0: as many as a step may have sequences, at most 32; with their guesses, at most 64.
+  int64_t max_rows = 0;
+  // Empty: 1, 2, 4, 8 (with guesses every number up to that), then every eighth.
+  std::vector<int64_t> rows = {};
 };
 
 // Rows and page-table width of a captured step.

@@ -23,10 +23,11 @@ std::array<Shape, 3> end_shapes(const GlmConfig& c) {
 }
 
 int64_t end_rows(kernels::Backend& backend, const StepLimits& limits) {
-  return backend.memory().host() ? 0 : std::min(limits.sequences, limits.tokens);
+  return backend.memory().host() ? 0
+                                 : std::min(limits.sequences * (1 + limits.drafts), limits.tokens);
 }
 
-std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
+std::array<Shape, 24> shapes(const GlmConfig& c, DType act) {
   const int64_t ffn = std::max(c.intermediate_size, c.num_shared_experts * c.moe_intermediate_size);
   constexpr DType kF32 = DType::kF32;
   constexpr DType kI32 = DType::kI32;
@@ -52,6 +53,7 @@ std::array<Shape, 23> shapes(const GlmConfig& c, DType act) {
       {&Workspace::router_logits, "router logits", c.num_experts, kF32},
       {&Workspace::route_ids, "expert ids", c.experts_per_token + 1, kI32},
       {&Workspace::route_weights, "expert weights", c.experts_per_token + 1, kF32},
+      {&Workspace::mtp_hidden, "MTP hidden states", c.hidden_size, kF32},
       {&Workspace::mtp_input, "MTP input", 2 * c.hidden_size, act},
       {&Workspace::head_input, "head input", c.hidden_size, act},
   }};

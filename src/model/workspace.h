@@ -58,11 +58,12 @@ struct Workspace {
   Activation router_logits;  // [T, experts] fp32
   Activation route_ids;      // [T, experts_per_token + 1] int32: the shared expert's may be there
   Activation route_weights;  // [T, experts_per_token + 1] fp32
+  Activation mtp_hidden;     // [T, hidden] fp32: the hidden states that MTP goes on from
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted
-  Activation logits;         // [B, vocab] fp32; none in host memory, where the caller's are written
-  Activation drawn;          // [B, 1] int32: ids
-  Activation draw_rules;     // [B, DrawRule] as int32
+  Activation logits;  // [B (1 + drafts), vocab] fp32; none in host memory: the caller's are written
+  Activation drawn;   // [B (1 + drafts), 1] int32: ids
+  Activation draw_rules;  // [B (1 + drafts), DrawRule] as int32
 };
 
 }  // namespace longshore::model

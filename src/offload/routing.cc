@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "base/check.h"
 
@@ -12,22 +13,16 @@ namespace {
 
 constexpr double kSteepest = 8;
 
-Result<double> exponent_of(std::string_view spec) {
-  if (spec == "uniform") return 0;
-  constexpr std::string_view kZipf = "zipf:";
-  double exponent = 0;
-  if (spec.starts_with(kZipf)) {
-    const std::string_view number = spec.substr(kZipf.size());
-    const auto [end, fault] =
-        std::from_chars(number.data(), number.data() + number.size(), exponent);
-    if (fault == std::errc() && end == number.data() + number.size() && exponent >= 0 &&
-        exponent <= kSteepest) {
-      return exponent;
-    }
-  }
-  return fail(ErrorKind::kUsage,
-              "--routing {}: use uniform, zipf:S with S from 0 to {}, or trace:FILE", spec,
-              kSteepest);
+// NAME:NUMBER with a number from 0 to most.
+std::optional<double> number_of(std::string_view spec, std::string_view name, double most) {
+  if (!spec.starts_with(name)) return std::nullopt;
+  const std::string_view number = spec.substr(name.size());
+  double value = -1;
+  const auto [end, fault] = std::from_chars(number.data(), number.data() + number.size(), value);
+  if (fault != std::errc() || end != number.data() + number.size() ||
+      !(value >= 0 && value <= most))
+    return std::nullopt;
+  return value;
 }
 
 }  // namespace
@@ -49,7 +44,17 @@ Result<Routing> Routing::parse(std::string_view spec, int32_t layers, int32_t ex
     }
     return routing;
   }
-  LS_TRY(const double exponent, exponent_of(spec));
+  const auto overlap = number_of(spec, "overlap:", 1);
+  const auto zipf = number_of(spec, "zipf:", kSteepest);
+  if (!overlap && !zipf && spec != "uniform") {
+    return fail(ErrorKind::kUsage,
+                "--routing {}: use uniform, zipf:S with S from 0 to {}, overlap:R with R from 0 to "
+                "1, or trace:FILE",
+                spec, kSteepest);
+  }
+  routing.overlap_ = overlap.value_or(0);
+  routing.before_.resize(static_cast<size_t>(layers));
+  const double exponent = zipf.value_or(0);
   double sum = 0;
   for (int32_t rank = 1; rank <= experts; ++rank) {
     sum += std::pow(rank, -exponent);
@@ -70,13 +75,19 @@ void Routing::draw(int32_t layer, int64_t tokens, int64_t top_k, int32_t* ids) {
   std::uniform_real_distribution<double> uniform(0, cumulative_.back());
   for (int64_t t = 0; t < tokens; ++t) {
     int32_t* row = ids + t * top_k;
-    for (int64_t i = 0; i < top_k;) {
+    int64_t kept = 0;
+    std::vector<int32_t>& before = before_[static_cast<size_t>(layer)];
+    for (const int32_t expert : before) {
+      if (kept < top_k && std::bernoulli_distribution(overlap_)(random_)) row[kept++] = expert;
+    }
+    for (int64_t i = kept; i < top_k;) {
       const auto at = std::lower_bound(cumulative_.begin(), cumulative_.end(), uniform(random_));
       const auto rank = std::min<int64_t>(at - cumulative_.begin(), experts_ - 1);
       const int32_t expert = order[static_cast<size_t>(rank)];
       // Drawn again until new: each token's experts are distinct.
       if (std::find(row, row + i, expert) == row + i) row[i++] = expert;
     }
+    if (overlap_ > 0) before.assign(row, row + top_k);
   }
 }
 

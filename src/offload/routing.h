@@ -2,7 +2,9 @@
 // model decides.
 //
 // "uniform": every expert equally likely. "zipf:S": the i-th most popular expert of a layer with
-// weight i^-S; which experts are popular differs from layer to layer. "trace:FILE": as recorded
+// weight i^-S; which experts are popular differs from layer to layer. "overlap:R": a token keeps
+// each expert of the token before it in its layer with probability R, the others are uniform among
+// the rest. "trace:FILE": as recorded
 // (offload/trace.h), from the start again at its end.
 //
 // Threading: one thread.
@@ -40,6 +42,8 @@ class Routing {
   std::mt19937_64 random_;
   std::vector<double> cumulative_;             // [experts] of the weights by popularity
   std::vector<std::vector<int32_t>> by_rank_;  // [layers][experts] expert of each popularity
+  double overlap_ = 0;
+  std::vector<std::vector<int32_t>> before_;  // [layers] of the token before, with overlap_
   Trace trace_;
 };
 

@@ -264,11 +264,12 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
   const model::StepLimits limits{
       .tokens = chunk + options.max_running * (1 + options.speculative_steps),
       .sequences = options.max_running,
+      .drafts = options.speculative_steps,
       .context = context};
   for (const int64_t rows : options.graphs.rows) {
-    if (rows <= limits.sequences) continue;
-    return fail(ErrorKind::kUsage, "--cuda-graph-bs {}: at most {} sequences run together", rows,
-                limits.sequences);
+    if (rows <= limits.sequences * (1 + limits.drafts)) continue;
+    return fail(ErrorKind::kUsage, "--cuda-graph-bs {}: at most {} rows run together", rows,
+                limits.sequences * (1 + limits.drafts));
   }
   LS_TRY_VOID(load_model(*loaded, limits, threads, progress, cancel));
   LS_TRY_VOID(start_recording(*loaded));
@@ -284,6 +285,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
   LS_TRY(loaded->engine,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   LS_TRY_VOID(loaded->model->capture_steps(loaded->engine->caches(), options.graphs));
+  LS_TRY_VOID(loaded->engine->capture_drafts(options.graphs));
   return loaded;
 }
 

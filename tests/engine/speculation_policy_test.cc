@@ -55,29 +55,77 @@ double run(SpeculationPolicy& policy, const World& world, int64_t count, std::mt
     step.draft_seconds = noisy(world.draft_seconds * static_cast<double>(steps));
     policy.record(step);
     seconds += step.forward_seconds + step.draft_seconds;
-    tokens += static_cast<double>(step.tokens);
+    tokens += tokens_of(world, steps);  // what is expected: the luck of the draws is not judged
   }
   return tokens / seconds;
 }
 
-// Three per cent are wanted; five of these 24 worlds lose 3.2 to 5.6 %
-// (docs/decisions/speculation.md).
-TEST(SpeculationPolicy, ComesWithinSixPerCentOfTheBestFixedDepth) {
-  std::mt19937 random(1);
-  for (const double acceptance : {0.3, 0.6, 0.9}) {
-    for (const double row : {0.02, 0.2, 0.5, 0.9}) {
-      for (const int64_t sequences : {1, 4}) {
-        const World world{acceptance, row, 0.03, sequences, 0.05};
-        SpeculationPolicy policy(4);
-        run(policy, world, 1500, random);
-        double best = 0;
-        for (int64_t k = 0; k <= 4; ++k) best = std::max(best, true_rate(world, k));
-        EXPECT_GE(run(policy, world, 3000, random), 0.94 * best)
-            << "acceptance " << acceptance << ", a row costs " << row << ", " << sequences
-            << " sequences";
+TEST(SpeculationPolicy, ComesWithinThreePerCentOfTheBestFixedDepth) {
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    std::mt19937 random(seed);
+    for (const double acceptance : {0.3, 0.6, 0.9}) {
+      for (const double row : {0.02, 0.2, 0.5, 0.9}) {
+        for (const int64_t sequences : {1, 4}) {
+          const World world{acceptance, row, 0.03, sequences, 0.05};
+          SpeculationPolicy policy(4);
+          run(policy, world, 1500, random);
+          double best = 0;
+          for (int64_t k = 0; k <= 4; ++k) best = std::max(best, true_rate(world, k));
+          EXPECT_GE(run(policy, world, 3000, random), 0.97 * best)
+              << "acceptance " << acceptance << ", a row costs " << row << ", " << sequences
+              << " sequences";
+        }
       }
     }
   }
+}
+
+// Sequences of `stay` tokens, one after another; the draft must read a prompt before its first
+// guess of each. Tokens per second; plain decoding gives 1.
+double run_sequences(SpeculationPolicy& policy, int64_t stay, double reading, int64_t count,
+                     std::mt19937& random) {
+  std::uniform_real_distribution<double> unit(0, 1);
+  double seconds = 0;
+  double tokens = 0;
+  for (int64_t s = 0; s < count; ++s) {
+    bool read = false;
+    for (int64_t left = stay; left > 0;) {
+      const SpeculationLoad load{1, 0, read ? 0 : 100};
+      const int64_t steps = std::min(policy.choose(load), left - 1);
+      SpeculationStep step{.load = load, .steps = steps, .rows = 1 + steps, .tokens = 1};
+      step.drafted.assign(static_cast<size_t>(steps), 0);
+      step.accepted = step.drafted;
+      for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
+        ++step.drafted[d];
+        if (unit(random) >= 0.95) break;
+        ++step.accepted[d];
+        ++step.tokens;
+      }
+      step.forward_seconds = 1;
+      step.draft_seconds = 0.1 * static_cast<double>(steps) + (steps > 0 && !read ? reading : 0);
+      read = read || steps > 0;
+      policy.record(step);
+      seconds += step.forward_seconds + step.draft_seconds;
+      tokens += static_cast<double>(step.tokens);
+      left -= step.tokens;
+    }
+    policy.record_end(stay);
+  }
+  return tokens / seconds;
+}
+
+TEST(SpeculationPolicy, ReadsALongPromptForASequenceThatStays) {
+  std::mt19937 random(5);
+  SpeculationPolicy policy(3);
+  run_sequences(policy, 100, 6, 40, random);
+  EXPECT_GE(run_sequences(policy, 100, 6, 40, random), 2.1);  // 3 deep at once: 2.3
+}
+
+TEST(SpeculationPolicy, DoesNotReadItForAFewTokens) {
+  std::mt19937 random(6);
+  SpeculationPolicy policy(3);
+  run_sequences(policy, 5, 6, 400, random);
+  EXPECT_GE(run_sequences(policy, 5, 6, 400, random), 0.98);  // 3 deep: 0.65
 }
 
 TEST(SpeculationPolicy, WorthlessDraftsCostNextToNothing) {
@@ -115,6 +163,33 @@ TEST(ExpertUnion, LiesBetweenOneTokensExpertsAndAll) {
   EXPECT_NEAR(expert_union(2, 256, 8, 0), 8 + 8 * (1 - 8.0 / 256), 1e-9);
   EXPECT_LT(expert_union(4, 256, 8, 0.6), expert_union(4, 256, 8, 0.3));
   EXPECT_NEAR(expert_union(100000, 256, 8, 0), 256, 1e-6);
+}
+
+TEST(ExpertUnion, TellsTheOverlap) {
+  for (const double overlap : {0.0, 0.3, 0.6, 1.0}) {
+    const double distinct = expert_union(4, 256, 8, overlap);
+    EXPECT_NEAR(overlap_of(distinct, 4, 256, 8), overlap, 1e-9);
+  }
+  EXPECT_EQ(overlap_of(40, 4, 256, 8), 0);  // more than chance
+}
+
+TEST(SpeculationPolicy, LearnsTheOverlapOfNeighbours) {
+  SpeculationPolicy policy(3);
+  policy.set_growth({.experts = 256, .per_token = 8, .expert_part = 0.8});
+  policy.record_experts(1, 8);  // one row has no neighbour
+  EXPECT_EQ(policy.growth().overlap, 0);
+  for (int i = 0; i < 400; ++i) policy.record_experts(4, expert_union(4, 256, 8, 0.6));
+  EXPECT_NEAR(policy.growth().overlap, 0.6, 1e-3);
+}
+
+TEST(RowCosts, GrowWithTheExperts) {
+  const ExpertGrowth growth{.experts = 256, .per_token = 8, .overlap = 0.3, .expert_part = 0.5};
+  RowCosts costs;
+  costs.record(1, 2);
+  EXPECT_DOUBLE_EQ(*costs.at(3, growth), 2 * growth.factor(3));
+  costs.record(2, 2.5);
+  const double slope = 0.5 / (growth.factor(2) - 1);
+  EXPECT_DOUBLE_EQ(*costs.at(4, growth), 2 + slope * (growth.factor(4) - 1));
 }
 
 TEST(RowCosts, AreStraightBetweenWhatWasMeasured) {

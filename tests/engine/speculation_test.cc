@@ -107,6 +107,27 @@ TEST(Speculation, EverySettingOfTheSamplerGivesThePlainTokens) {
   }
 }
 
+TEST(Speculation, OnceLeftItKeepsNothingAndIsBackForTheNextSequence) {
+  const auto engine = make_engine(reference(), speculating(2));
+  engine->leave_speculation(true);
+  const Generated left = run(*engine, greedy(prompt(30), 20));
+  EXPECT_EQ(engine->counters().speculated, 0);
+  EXPECT_EQ(left.result.stats.drafted, 0);
+  Generated generated;
+  ASSERT_TRUE(engine->submit(greedy(prompt(40, 1), 20), record(generated)));
+  for (int i = 0; i < 5; ++i) engine->step();
+  EXPECT_TRUE(engine->decoding_only());
+  engine->leave_speculation(false);
+  while (engine->step()) {
+  }
+  EXPECT_EQ(engine->counters().speculated, 0) << "its hidden states are gone";
+  const Generated back = run(*engine, greedy(prompt(50, 2), 20));
+  EXPECT_GT(engine->counters().speculated, 0);
+  EXPECT_EQ(back.result.stats.accepted,
+            engine->counters().accepted[0] + engine->counters().accepted[1]);
+  EXPECT_GT(back.result.stats.drafted, back.result.stats.accepted);
+}
+
 TEST(Speculation, RightDraftsSaveSteps) {
   // A bias that leaves one id: draft and target agree on it.
   GenerationRequest request = greedy(prompt(10), 40);
@@ -189,6 +210,165 @@ TEST(Speculation, SamplesTheTargetsDistribution) {
   }
   EXPECT_GT(expected_three, 0.99 * kSeeds);
   EXPECT_LT(chi, 13.8);  // 2 degrees of freedom, one in a thousand
+}
+
+// What follows the prefix according to the target's logprobs, at this temperature and top-p.
+std::map<int32_t, double> chances(const Sampled& sampled, double temperature, double top_p) {
+  double total = 0;
+  for (const auto& [id, logprob] : sampled.top_logprobs) total += std::exp(logprob / temperature);
+  std::map<int32_t, double> kept;
+  double sum = 0;
+  for (const auto& [id, logprob] : sampled.top_logprobs) {
+    if (sum >= top_p) break;
+    sum += kept[id] = std::exp(logprob / temperature) / total;
+  }
+  for (auto& [id, chance] : kept) chance /= sum;
+  return kept;
+}
+
+// Pearson's test of whole outputs: the first token, the second given the first, the third given
+// both, each with the probability that the target's own logprobs give it.
+void expect_the_targets_outputs(const SamplingParams& sampling) {
+  constexpr uint64_t kSeeds = 2000;
+  const auto engine = make_engine(reference(), speculating(2));
+  std::map<std::vector<int32_t>, double> seen;
+  std::map<std::vector<int32_t>, std::map<int32_t, double>> after;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    GenerationRequest request = greedy(prompt(6), 3);
+    request.sampling = sampling;
+    request.sampling.seed = seed * 7919 + 5;
+    request.sampling.top_logprobs = 3;
+    const Generated generated = run(*engine, request);
+    seen[generated.ids] += 1;
+    for (size_t i = 0; i < 3; ++i) {
+      const std::vector<int32_t> prefix(generated.ids.begin(),
+                                        generated.ids.begin() + static_cast<std::ptrdiff_t>(i));
+      after[prefix] = chances(generated.tokens[i], sampling.temperature, sampling.top_p);
+    }
+  }
+  EXPECT_GT(engine->counters().accepted[0], 100);
+  EXPECT_GT(engine->counters().drafted[0], engine->counters().accepted[0] + 100);
+  double chi = 0;
+  double rare = kSeeds;  // expected of what is not a cell of its own
+  double rare_seen = kSeeds;
+  int cells = 0;
+  for (const auto& [output, count] : seen) {
+    double chance = kSeeds;
+    for (size_t i = 0; i < 3; ++i) {
+      const std::vector<int32_t> prefix(output.begin(),
+                                        output.begin() + static_cast<std::ptrdiff_t>(i));
+      ASSERT_TRUE(after[prefix].contains(output[i])) << "drawn, and has no probability";
+      chance *= after[prefix][output[i]];
+    }
+    if (chance < 8) continue;
+    chi += (count - chance) * (count - chance) / chance;
+    rare -= chance;
+    rare_seen -= count;
+    ++cells;
+  }
+  if (rare > 8) chi += (rare_seen - rare) * (rare_seen - rare) / rare;
+  EXPECT_GE(cells, 8);
+  // Above cells - 1 degrees of freedom by three deviations and a little: one in a thousand.
+  EXPECT_LT(chi, cells + 3.3 * std::sqrt(2.0 * cells) + 3) << cells << " cells";
+}
+
+SamplingParams three_ids() {
+  SamplingParams sampling;
+  sampling.temperature = 1;
+  sampling.logit_bias = {{3, 30.0F}, {4, 29.7F}, {8, 29.5F}};
+  return sampling;
+}
+
+TEST(Speculation, WholeOutputsFollowTheTargetsDistribution) {
+  expect_the_targets_outputs(three_ids());
+}
+
+TEST(Speculation, WholeOutputsFollowItWithTopPAndPenalties) {
+  SamplingParams sampling = three_ids();
+  sampling.temperature = 1.2F;
+  sampling.top_p = 0.9F;
+  sampling.frequency_penalty = 0.6F;
+  sampling.repetition_penalty = 1.02F;
+  expect_the_targets_outputs(sampling);
+}
+
+// A device's steps, the draft's too, run as graphs; batches of several sequences, guesses that are
+// right and wrong ones.
+TEST(Speculation, CapturedStepsGiveThePlainTokens) {
+  TestModel model(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 8);
+  EngineOptions options = plain();
+  options.speculation = {.mtp = model.mtp.get(), .max_steps = 3, .always = true};
+  const auto engine = make_engine(model, options);
+  ASSERT_TRUE(model.model->capture_steps(engine->caches(), {}));
+  ASSERT_TRUE(engine->capture_drafts({}));
+  const int64_t uploads = model.fake->memory().uploads;
+  std::vector<Generated> generated(4);
+  for (int32_t i = 0; i < 4; ++i) {
+    GenerationRequest request = greedy(prompt(20 + 7 * i, i), 40);
+    if (i % 2 == 0) request.sampling.logit_bias = {{5, 3.0F}};
+    ASSERT_TRUE(engine->submit(request, record(generated[static_cast<size_t>(i)])));
+  }
+  while (engine->step()) {
+  }
+  for (int32_t i = 0; i < 4; ++i) {
+    GenerationRequest request = greedy(prompt(20 + 7 * i, i), 40);
+    if (i % 2 == 0) request.sampling.logit_bias = {{5, 3.0F}};
+    EXPECT_EQ(generated[static_cast<size_t>(i)].ids,
+              run(*make_engine(reference(), plain()), request).ids)
+        << i;
+  }
+  EXPECT_GT(model.mtp->replayed_steps(), 30);
+  EXPECT_GT(engine->counters().accepted[1], 5);
+  EXPECT_EQ(model.fake->memory().uploads, uploads) << "hidden states stay on the device";
+}
+
+// More hidden states wait than the ring holds: the host has the oldest, and nothing is lost.
+TEST(Speculation, HiddenStatesThatLeaveTheRingAreReadFromTheHost) {
+  EngineOptions options = speculating(2);
+  options.pages = 24;
+  options.speculation.ring_bytes = 0;  // the least: 320 rows
+  const auto engine = make_engine(reference(), options);
+  Speculation off = options.speculation;
+  off.max_steps = 0;
+  engine->set_speculation(off);
+  std::vector<Generated> generated(4);
+  for (int32_t i = 0; i < 4; ++i) {
+    ASSERT_TRUE(
+        engine->submit(greedy(prompt(150 + i, i), 80), record(generated[static_cast<size_t>(i)])));
+  }
+  for (int i = 0; i < 30; ++i) engine->step();
+  engine->set_speculation(options.speculation);
+  while (engine->step()) {
+  }
+  EXPECT_GT(engine->counters().speculated, 20);
+  for (int32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(generated[static_cast<size_t>(i)].ids,
+              run(*make_engine(reference(), plain()), greedy(prompt(150 + i, i), 80)).ids)
+        << i;
+  }
+}
+
+TEST(HiddenRows, KeepTheLastAndCopyTheOldest) {
+  ThreadPool pool(1);
+  const auto backend = kernels::make_reference_backend(pool);
+  const auto rows = *HiddenRows::create(*backend, 4, 3, /*ring_bytes=*/0);  // six
+  const auto value = [](int64_t number, int64_t i) { return static_cast<float>(number * 10 + i); };
+  for (int64_t number = 0; number < 8; number += 2) {
+    std::vector<float> two;
+    for (int64_t i = 0; i < 8; ++i) two.push_back(value(number + i / 4, i % 4));
+    EXPECT_EQ(rows->append({reinterpret_cast<const std::byte*>(two.data()), DType::kF32, 2, 4, 4}),
+              number);
+  }
+  EXPECT_EQ(rows->lowest_after(0), 2);
+  EXPECT_EQ(rows->lowest_after(3), 5);
+  std::vector<float> host;
+  ASSERT_TRUE(rows->copy_to(4, 8, host));  // around the end
+  for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(host[static_cast<size_t>(i)], value(4 + i / 4, i % 4));
+  const int32_t staged = rows->stage(2, host.data());
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(rows->all().row_as<float>(rows->row(7))[i], value(7, i));
+    EXPECT_EQ(rows->all().row_as<float>(staged)[i], value(4, i));
+  }
 }
 
 TEST(Speculation, DraftsOfAPrefixThatTheDraftHasReadGoOn) {

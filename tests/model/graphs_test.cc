@@ -46,6 +46,16 @@ TEST(StepShapes, RowsDoubleToEightAndPagesFromIndexTopKToTheContext) {
   EXPECT_TRUE(step_shapes(config, limits, {.on = false}).empty());
 }
 
+TEST(StepShapes, GuessesMakeRowsOfEveryCountUpToEight) {
+  GlmConfig config{};
+  config.index_top_k = 2048;
+  config.max_positions = 4096;
+  const StepLimits limits{.tokens = 512, .sequences = 4, .drafts = 3, .context = 100};
+  EXPECT_THAT(rows_of(step_shapes(config, limits, {})), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 16));
+  const StepLimits many{.tokens = 512, .sequences = 64, .drafts = 3, .context = 100};
+  EXPECT_EQ(rows_of(step_shapes(config, many, {})).back(), 64);
+}
+
 // Sequences of random ids, each with its own scattered pages, in caches of a pool.
 struct Batch {
   Batch(TestModel& m, int64_t sequences, int64_t width)

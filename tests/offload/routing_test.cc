@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -34,6 +35,24 @@ Routing parsed(const char* spec) {
   auto routing = Routing::parse(spec, 3, 100, 1);
   LS_CHECK_MSG(routing.has_value(), "{}", routing.error().message);
   return std::move(*routing);
+}
+
+TEST(Routing, NeighboursShareTheAskedPartOfTheirExperts) {
+  for (const double asked : {0.0, 0.3, 0.6, 1.0}) {
+    auto routing = *Routing::parse(fmt::format("overlap:{}", asked), 1, 256, 3);
+    std::vector<int32_t> ids(8 * 2000);
+    // In steps of four: overlap goes on from step to step.
+    for (int64_t t = 0; t < 2000; t += 4) routing.draw(0, 4, 8, ids.data() + 8 * t);
+    int64_t shared = 0;
+    for (size_t t = 1; t < 2000; ++t) {
+      const std::set<int32_t> before(ids.begin() + static_cast<std::ptrdiff_t>(8 * (t - 1)),
+                                     ids.begin() + static_cast<std::ptrdiff_t>(8 * t));
+      ASSERT_EQ(before.size(), 8U);
+      for (size_t i = 8 * t; i < 8 * t + 8; ++i) shared += before.contains(ids[i]) ? 1 : 0;
+    }
+    const double by_chance = (1 - asked) * 8 / 256;
+    EXPECT_NEAR(static_cast<double>(shared) / (8 * 1999), asked + by_chance, 0.02);
+  }
 }
 
 TEST(Routing, DrawsDistinctExpertsWithTheAskedPopularity) {
