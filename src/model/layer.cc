@@ -147,8 +147,9 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
   step.tap.routes(layer, ids, route_weights);
   const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0),
                                c.experts_per_token};
-  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
+  step.experts.announce(layer, ws.normed.first(tokens), routes);
   if (weights.shared) run_ffn(step, *weights.shared);
+  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
 }
 
 void run_ffn(StepContext& step, const FfnWeights& weights) {
