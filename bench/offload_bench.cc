@@ -1,12 +1,16 @@
 #include "bench/offload_bench.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include <fmt/format.h>
 
 #include "base/clock.h"
 #include "bench/sequence.h"
+#include "device/graphs.h"
+#include "kernels/route_exchange.h"
 #include "model/cost.h"
 #include "offload/routing.h"
 
@@ -108,21 +112,71 @@ class OffloadBench {
     return best;
   }
 
-  // The device tells the host a layer's routes: copy, mark, poll, nothing else queued.
+  // A graph of layers in which the device publishes one token's routes, the host sees them and
+  // answers, and the device takes the answer: nothing else.
   Result<void> measure_handshake() {
     kernels::Backend& backend = *loaded_.backend;
-    LS_TRY(const device::Buffer from, device::Buffer::allocate(backend.memory(), 64, "ids"));
-    LS_TRY(const device::Buffer to,
-           device::Buffer::allocate(backend.transfers()->mapped(), 64, "ids"));
-    std::vector<double> seconds;
-    for (int i = 0; i < 400; ++i) {
-      const Stopwatch watch;
-      backend.copy_out(from.data(), 64, to.data());
-      const auto mark = backend.transfers()->computed();
-      while (!backend.transfers()->passed(mark)) {
-      }
-      seconds.push_back(watch.seconds());
+    auto* graphs = dynamic_cast<device::Graphs*>(&backend);
+    auto* exchange = kernels::RouteExchange::of(backend);
+    if (graphs == nullptr || exchange == nullptr) return {};
+    constexpr int64_t kLayers = 64, kTopK = 8, kLine = 64;
+    const int64_t hidden = loaded_.checkpoint->config().hidden_size;
+    const int64_t act = dtype_size(backend.activation_dtype());
+    device::Memory& memory = backend.memory();
+    device::Memory& mapped = backend.transfers()->mapped();
+    // ids and weights; their copies, twice the host's answer, x; words; entries, of which none is
+    // asked for.
+    LS_TRY(const device::Buffer here, device::Buffer::allocate(memory, hidden * act + 1024, "x"));
+    LS_TRY(const device::Buffer there, device::Buffer::allocate(mapped, hidden * act + 1024, "x"));
+    LS_TRY(const device::Buffer words,
+           device::Buffer::allocate(mapped, 2 * kLayers * kLine, "words"));
+    std::memset(there.data(), 0xFF, static_cast<size_t>(there.bytes()));
+    const auto ints = [](const device::Buffer& buffer, int64_t at) {
+      return reinterpret_cast<int32_t*>(buffer.data() + at);
+    };
+    const auto word = [&](int64_t layer, int64_t which) {
+      return ints(words, (2 * layer + which) * kLine);
+    };
+    graphs->begin_capture();
+    for (int64_t layer = 0; layer < kLayers; ++layer) {
+      exchange->publish_routes(
+          {.ids = ints(here, 0),
+           .count = kTopK,
+           .to_ids = ints(there, 0),
+           .weights = reinterpret_cast<const float*>(here.data() + 256),
+           .to_weights = reinterpret_cast<float*>(there.data() + 256),
+           .x = {here.data() + 1024, backend.activation_dtype(), 1, hidden, hidden},
+           .to_x = there.data() + 1024,
+           .ready = word(layer, 0)});
+      exchange->take_routes({.decided = word(layer, 1),
+                             .now = ints(there, 512),
+                             .later = ints(there, 768),
+                             .count = kTopK,
+                             .entries = reinterpret_cast<const kernels::ExpertView*>(there.data()),
+                             .num_experts = 1,
+                             .table = reinterpret_cast<kernels::ExpertView*>(here.data()),
+                             .to_now = ints(here, 512),
+                             .to_later = ints(here, 768)});
     }
+    LS_TRY(const device::Graphs::Id graph, graphs->end_capture());
+    std::vector<double> seconds;
+    for (int round = 0; round < 12; ++round) {
+      std::memset(words.data(), 0, static_cast<size_t>(words.bytes()));
+      graphs->launch(graph);
+      const auto end = backend.transfers()->computed();
+      Stopwatch watch;
+      for (int64_t layer = 0; layer < kLayers; ++layer) {
+        const std::atomic_ref<int32_t> ready(*word(layer, 0));
+        for (int polls = 1; ready.load(std::memory_order_acquire) == 0; ++polls) {
+          if (polls % 4096 == 0 && backend.transfers()->passed(end)) return backend.synchronize();
+        }
+        if (layer == 0) watch = Stopwatch();  // the launch is not the handshake's
+        std::atomic_ref<int32_t>(*word(layer, 1)).store(1, std::memory_order_release);
+      }
+      LS_TRY_VOID(backend.synchronize());
+      seconds.push_back(watch.seconds() / kLayers);
+    }
+    graphs->drop(graph);
     row("handshake of a layer", median(seconds) * 1e6, "us");
     return {};
   }
@@ -168,46 +222,108 @@ class OffloadBench {
     return {};
   }
 
+  // The whole case by captured steps, then the same operation by operation.
   Result<void> decode_batch(const std::string& name, int64_t batch) {
+    const bool graphs = loaded_.options.graphs.on;
+    LS_TRY(const double seconds, measure_case(name, batch));
+    if (!graphs) return {};
+    loaded_.options.graphs.on = false;
+    const auto plain = time_steps(batch);
+    loaded_.options.graphs.on = true;
+    if (!plain) return tl::unexpected(plain.error());
+    row(name + ": operation by operation", static_cast<double>(batch) / plain->mean(), "tokens/s");
+    row(name + ": captured against that", plain->mean() / seconds, "times");
+    return {};
+  }
+
+  struct Times {
+    std::vector<double> seconds;   // of each step
+    std::vector<int64_t> misses;   // of each layer of all of them
+    offload::ExpertCounters used;  // by all of them
+    double warming = 0;            // seconds of a step before those that count
+    [[nodiscard]] double mean() const {
+      double all = 0;
+      for (const double s : seconds) all += s;
+      return all / static_cast<double>(seconds.size());
+    }
+  };
+
+  Result<Times> time_steps(int64_t batch) {
     // The slots fill, and the worth of experts settles, before anything counts.
     constexpr int64_t kWarmUp = 40;
     const int64_t length = options_.context + batch * (kWarmUp + options_.steps);
     LS_TRY(Sequence sequence, Sequence::create(loaded_, length, options_.seed));
     LS_TRY_VOID(sequence.advance_to(options_.context, 64, cancel_, "while filling the context"));
-    for (int64_t i = 0; i < kWarmUp; ++i) LS_TRY_VOID(timed_step(sequence, batch));
+    Times times;
+    for (int64_t i = 0; i < kWarmUp; ++i) {
+      LS_TRY(const double step, timed_step(sequence, batch));
+      times.warming += step / kWarmUp;
+    }
     const offload::ExpertCounters before = store().counters();
-    std::vector<double> seconds;
-    double bound = 0;
     for (int64_t i = 0; i < options_.steps; ++i) {
       LS_TRY(const double step, timed_step(sequence, batch));
-      seconds.push_back(step);
-      for (const int64_t misses : store().device()->misses_of_step()) bound += layer_bound(misses);
+      times.seconds.push_back(step);
+      const std::vector<int64_t>& misses = store().device()->misses_of_step();
+      times.misses.insert(times.misses.end(), misses.begin(), misses.end());
     }
-    const offload::ExpertCounters used = store().counters() - before;
+    times.used = store().counters() - before;
+    return times;
+  }
+
+  // A shared machine changes from minute to minute: the bound of a case is made of the best that
+  // wire and CPU did just before it and just after, both at once.
+  Result<void> measure_again() {
+    LS_TRY(const offload::Costs::Start after, loaded_.model->experts().device()->measure());
+    costs_->wire_bytes_per_second =
+        std::max(costs_->wire_bytes_per_second, after.wire_bytes_per_second);
+    costs_->cpu_seconds_one_token =
+        std::min(costs_->cpu_seconds_one_token, after.cpu_seconds_one_token);
+    return {};
+  }
+
+  // Seconds of a step.
+  Result<double> measure_case(const std::string& name, int64_t batch) {
+    LS_TRY(const Times times, time_steps(batch));
+    LS_TRY_VOID(measure_again());
+    const offload::ExpertCounters& used = times.used;
     const double steps = static_cast<double>(options_.steps);
-    double all = 0;
-    for (const double s : seconds) all += s;
+    const double step = times.mean();
+    double bound = 0;
+    for (const int64_t misses : times.misses) bound += layer_bound(misses);
     bound = (bound + device_bound(used, options_.steps)) / steps;
     const double tokens = static_cast<double>(batch);
-    row(name, tokens * steps / all, "tokens/s", batch == 1 ? tokens / bound : 0);
+    const auto layers = static_cast<double>(moe_layers());
+    const auto share = [&](double seconds) { return 100 * seconds / steps / step; };
+    row(name, tokens / step, "tokens/s", batch == 1 ? tokens / bound : 0);
+    row(name + ": wire, CPU busy", costs_->wire_bytes_per_second / 1e9, "GB/s");
     row(name + ": CPU experts, wire busy",
         static_cast<double>(bytes_) / costs_->cpu_seconds_one_token / 1e9, "GB/s");
-    row(name + ": step", all / steps * 1e3, "ms", 0);
+    row(name + ": step", step * 1e3, "ms", 0);
+    row(name + ": median step", median(times.seconds) * 1e3, "ms", 0);
+    row(name + ": step while warming up", times.warming * 1e3, "ms", 0);
     row(name + ": projected to 75 MoE layers",
-        tokens * steps / all * static_cast<double>(moe_layers()) / static_cast<double>(kMoeLayers),
-        "tokens/s");
+        tokens / step * layers / static_cast<double>(kMoeLayers), "tokens/s");
     row(name + ": hit rate",
         100 * static_cast<double>(used.hits) / static_cast<double>(used.routed_experts), "%");
-    row(name + ": fetched a layer",
-        static_cast<double>(used.fetched) / steps / static_cast<double>(moe_layers()), "experts");
-    row(name + ": on the CPU a layer",
-        static_cast<double>(used.computed_on_cpu) / steps / static_cast<double>(moe_layers()),
+    row(name + ": fetched a layer", static_cast<double>(used.fetched) / steps / layers, "experts");
+    row(name + ": on the CPU a layer", static_cast<double>(used.computed_on_cpu) / steps / layers,
         "experts");
-    row(name + ": CPU computing", 100 * used.cpu_seconds / all, "% of the step");
-    row(name + ": wire busy", 100 * used.wire_seconds / all, "% of the step");
-    row(name + ": waiting for routes", 100 * used.handshake_seconds / all, "% of the step");
-    row(name + ": bookkeeping", 100 * used.policy_seconds / all, "% of the step");
-    return {};
+    row(name + ": CPU computing", share(used.cpu_seconds), "% of the step");
+    row(name + ": CPU experts in the steps",
+        used.cpu_seconds > 0 ? static_cast<double>(used.cpu_bytes) / used.cpu_seconds / 1e9 : 0,
+        "GB/s");
+    row(name + ": wire busy", share(used.wire_seconds), "% of the step");
+    row(name + ": wire in the steps",
+        used.wire_seconds > 0 ? static_cast<double>(used.wire_bytes) / used.wire_seconds / 1e9 : 0,
+        "GB/s");
+    row(name + ": waiting for routes", share(used.handshake_seconds), "% of the step");
+    row(name + ": handing over copies", share(used.queueing_seconds), "% of the step");
+    row(name + ": bookkeeping", share(used.policy_seconds), "% of the step");
+    row(name + ": launch, head, logits",
+        100 - share(used.cpu_seconds + used.handshake_seconds + used.queueing_seconds +
+                    used.policy_seconds),
+        "% of the step");
+    return step;
   }
 
   Result<double> timed_step(Sequence& sequence, int64_t tokens) {

@@ -149,8 +149,9 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
                        .weights = route_weights.row_as<float>(0)});
   step.tap.routes(layer, ids, route_weights, chosen);
   const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), ids.cols};
-  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
+  step.experts.announce(layer, ws.normed.first(tokens), routes);
   if (weights.shared && !joined) run_ffn(step, *weights.shared);
+  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
 }
 
 void run_ffn(StepContext& step, const FfnWeights& weights) {

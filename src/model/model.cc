@@ -48,8 +48,9 @@ Result<void> Model::run(const StepInput& input, const StepOutput& output) {
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
   tokens_ = input.batch.tokens;
   const int64_t longest = longest_context(input.batch);
-  if (graphs_ != nullptr && experts_.whole_on_device()) {
-    if (const StepGraphs::Step* graph = graphs_->find(input, longest))
+  if (graphs_ != nullptr) {
+    if (const StepGraphs::Step* graph = graphs_->find(input, longest);
+        graph != nullptr && experts_.capturable(graph->shape.rows))
       return replay(*graph, input, output);
   }
   const StepArrays::View arrays = arrays_.stage(input);
@@ -66,8 +67,8 @@ Result<void> Model::replay(const StepGraphs::Step& graph, const StepInput& input
   LS_TRY_VOID(check_cancel(input));
   (void)arrays_.stage(input, graph.shape);
   graphs_->launch(graph);
-  experts_.count_on_device(input.batch.tokens);
   ++replayed_;
+  LS_TRY_VOID(experts_.serve(input.batch.tokens, graph.shape.rows, input.cancel));
   return fetch_head(*backend_, workspace_, input, output);
 }
 
@@ -79,7 +80,7 @@ Result<void> Model::capture_steps(std::span<const LayerCache> caches, const Grap
   graphs_.reset();
   device::Graphs* graphs = StepGraphs::of(*backend_);
   const std::vector<StepShape> shapes = step_shapes(*config_, limits_, options);
-  if (graphs == nullptr || shapes.empty() || !experts_.whole_on_device()) return {};
+  if (graphs == nullptr) return {};
   graphs_ = std::make_unique<StepGraphs>(*graphs, caches);
   // One token at the start of the first page, which nobody owns yet.
   const int32_t zero = 0;
@@ -95,6 +96,7 @@ Result<void> Model::capture_steps(std::span<const LayerCache> caches, const Grap
   input.caches = caches;
   Tap tap(nullptr, *backend_);
   for (const StepShape& shape : shapes) {
+    if (!experts_.capturable(shape.rows)) continue;
     const StepArrays::View arrays = arrays_.stage(input, shape);
     StepContext step{
         *config_, weights_.inv_freq, *backend_,         workspace_,
@@ -104,13 +106,15 @@ Result<void> Model::capture_steps(std::span<const LayerCache> caches, const Grap
       LS_CHECK(queue_layers(step, arrays.ids, input).has_value());  // nothing cancels it
       queue_head(step, weights_.norm, weights_.lm_head, shape.rows);
     };
-    const offload::ExpertStore::Uncounted uncounted(experts_);
+    const offload::ExpertStore::Capturing capturing(experts_);
     // Once as it is: kernels load when they are first launched.
     queue();
     LS_TRY_VOID(backend_->synchronize());
     LS_TRY_VOID(graphs_->capture(shape, queue));
   }
-  return backend_->synchronize();
+  LS_TRY_VOID(backend_->synchronize());
+  experts_.end_step();
+  return {};
 }
 
 // input: caches and the token that cancels.

@@ -18,6 +18,7 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   d.cpu_seconds -= earlier.cpu_seconds;
   d.handshake_seconds -= earlier.handshake_seconds;
   d.policy_seconds -= earlier.policy_seconds;
+  d.queueing_seconds -= earlier.queueing_seconds;
   d.handshakes -= earlier.handshakes;
   return d;
 }

@@ -24,6 +24,7 @@ struct ExpertCounters {
   double cpu_seconds = 0;         // in which the CPU computed experts
   double handshake_seconds = 0;   // that the host waited for a layer's routes
   double policy_seconds = 0;      // of lookups, decisions and bookkeeping
+  double queueing_seconds = 0;    // in which the host handed copies to the wire
   int64_t handshakes = 0;
 };
 

@@ -119,8 +119,8 @@ Result<void> DeviceBank::load(int64_t expert, int64_t block) {
                        sizeof to);
 }
 
-const ExpertView* DeviceBank::layer(int64_t index) const {
-  return reinterpret_cast<const ExpertView*>(table_.data()) + index * experts_->per_layer();
+ExpertView* DeviceBank::layer(int64_t index) const {
+  return reinterpret_cast<ExpertView*>(table_.data()) + index * experts_->per_layer();
 }
 
 }  // namespace longshore::offload

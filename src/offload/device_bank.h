@@ -38,14 +38,14 @@ class DeviceBank {
   Result<void> load(int64_t expert, int64_t block);
 
   // [per_layer] of the layer of that index, in the device's memory.
-  [[nodiscard]] const kernels::ExpertView* layer(int64_t index) const;
+  [[nodiscard]] kernels::ExpertView* layer(int64_t index) const;
+  // The expert's entry of the table when it is in that block.
+  [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
   // Bytes that copy() moves.
   [[nodiscard]] int64_t copied_bytes() const { return block_bytes_; }
   [[nodiscard]] int64_t blocks() const { return blocks_; }
 
  private:
-  // The expert as the device sees it in that block.
-  [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
   Result<void> upload_scales();
 
   const HostExperts* experts_ = nullptr;

@@ -6,11 +6,19 @@
 #include <cstring>
 #include <numeric>
 
-#include <sched.h>
-
 #include "base/clock.h"
 
 namespace longshore::offload {
+namespace {
+
+constexpr int64_t kWordBytes = 4;
+constexpr int64_t kLine = 64;  // a word that one side polls shares no line with another
+
+int32_t* ints(const device::Buffer& buffer) {
+  return reinterpret_cast<int32_t*>(buffer.data());
+}
+
+}  // namespace
 
 DeviceExperts::DeviceExperts(const HostExperts& experts, kernels::Backend& device,
                              kernels::Backend* cpu, const DeviceExpertsOptions& options)
@@ -18,6 +26,7 @@ DeviceExperts::DeviceExperts(const HostExperts& experts, kernels::Backend& devic
       device_(device),
       cpu_(cpu),
       wire_(*device.transfers()),
+      exchange_(*kernels::RouteExchange::of(device)),
       options_(options),
       slots_(options.slots, experts.size(), options.half_life),
       asked_slots_(options.slots),
@@ -33,7 +42,8 @@ Result<std::unique_ptr<DeviceExperts>> DeviceExperts::create(const HostExperts& 
                                                              kernels::Backend& device,
                                                              kernels::Backend* cpu,
                                                              const DeviceExpertsOptions& options) {
-  LS_CHECK(device.transfers() != nullptr && options.ring >= 2);
+  LS_CHECK(device.transfers() != nullptr && kernels::RouteExchange::of(device) != nullptr);
+  LS_CHECK(options.ring >= 2);
   LS_CHECK(cpu == nullptr || cpu->activation_dtype() == device.activation_dtype());
   std::unique_ptr<DeviceExperts> made(new DeviceExperts(experts, device, cpu, options));
   LS_TRY_VOID(made->take_memory());
@@ -51,22 +61,39 @@ Result<void> DeviceExperts::take_memory() {
   LS_TRY(bank_, DeviceBank::create(experts_, device_, o.slots + o.ring));
   device::Memory& mapped = wire_.mapped();
   const int64_t act = dtype_size(device_.activation_dtype());
-  constexpr int64_t kWord = 4;
-  LS_TRY(host_ids_, device::Buffer::allocate(mapped, o.max_tokens * o.max_top_k * kWord, "routes"));
-  LS_TRY(host_weights_, device::Buffer::allocate(mapped, o.decode_tokens * o.max_top_k * kWord,
-                                                 "routes' weights"));
-  LS_TRY(host_x_, device::Buffer::allocate(mapped, o.decode_tokens * o.hidden * act,
-                                           "the CPU experts' input"));
-  LS_TRY(host_y_, device::Buffer::allocate(mapped, o.decode_tokens * o.hidden * kWord,
-                                           "the CPU experts' output"));
-  LS_TRY(flag_, device::Buffer::allocate(mapped, kWord, "the CPU's flag"));
-  std::memset(flag_.data(), 0, kWord);
-  LS_TRY(keep_, device::Buffer::allocate(device_.memory(), experts_.per_layer() * kWord,
-                                         "mask of experts"));
-  LS_TRY(masked_, device::Buffer::allocate(device_.memory(), o.max_tokens * o.max_top_k * kWord,
-                                           "masked routes"));
+  const int64_t most_routes = o.max_tokens * o.max_top_k * kWordBytes;
+  const int64_t routes = o.decode_tokens * o.max_top_k * kWordBytes;
+  const auto take = [](device::Buffer& to, device::Memory& memory, int64_t bytes,
+                       const char* what) -> Result<void> {
+    // decode_tokens may be 0: everything streams.
+    LS_TRY(to, device::Buffer::allocate(memory, std::max(bytes, kWordBytes), what));
+    return {};
+  };
+  LS_TRY_VOID(take(words_, mapped, experts_.layers() * kWords * kLine, "words of the layers"));
+  LS_TRY_VOID(take(host_ids_, mapped, most_routes, "routes"));
+  LS_TRY_VOID(take(host_weights_, mapped, routes, "routes' weights"));
+  LS_TRY_VOID(take(host_x_, mapped, o.decode_tokens * o.hidden * act, "the CPU experts' input"));
+  LS_TRY_VOID(
+      take(host_y_, mapped, o.decode_tokens * o.hidden * kWordBytes, "the CPU experts' output"));
+  LS_TRY_VOID(take(host_now_, mapped, routes, "routes to compute"));
+  LS_TRY_VOID(take(host_later_, mapped, routes, "routes to compute later"));
+  LS_TRY_VOID(take(entries_, mapped,
+                   experts_.size() * static_cast<int64_t>(sizeof(kernels::ExpertView)),
+                   "places of experts"));
+  std::memset(words_.data(), 0, static_cast<size_t>(words_.bytes()));
+  std::memset(host_y_.data(), 0, static_cast<size_t>(host_y_.bytes()));
+  device::Memory& memory = device_.memory();
+  LS_TRY_VOID(take(keep_, memory, experts_.per_layer() * kWordBytes, "mask of experts"));
+  LS_TRY_VOID(take(masked_, memory, most_routes, "masked routes"));
+  LS_TRY_VOID(take(later_, memory, routes, "later routes"));
   cpu_ids_.resize(static_cast<size_t>(o.decode_tokens * o.max_top_k));
   return {};
+}
+
+int64_t DeviceExperts::routing_bytes(const DeviceExpertsOptions& o, int64_t per_layer) {
+  return (per_layer + o.max_tokens * o.max_top_k +
+          std::max<int64_t>(o.decode_tokens * o.max_top_k, 1)) *
+         kWordBytes;
 }
 
 DeviceExperts::~DeviceExperts() {
@@ -76,44 +103,161 @@ DeviceExperts::~DeviceExperts() {
   }
 }
 
-void DeviceExperts::run(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y) {
-  const Layer layer{index, x, routes, y};
-  LS_CHECK(layer.tokens() <= options_.max_tokens && routes.top_k <= options_.max_top_k);
-  counters_.routes += layer.tokens() * routes.top_k;
-  read_routes(layer);
-  settle();
-  if (layer.tokens() <= options_.decode_tokens) {
-    decode(layer);
-  } else {
-    stream(layer);
-  }
+// Without a CPU every miss is fetched, and what one call fetches fits the ring or streams.
+bool DeviceExperts::serves(int64_t tokens) const {
+  if (tokens > options_.decode_tokens) return false;
+  return cpu_ != nullptr ||
+         std::min(tokens * options_.max_top_k, experts_.per_layer()) <= options_.ring;
 }
 
-void DeviceExperts::read_routes(const Layer& layer) {
-  const int64_t count = layer.tokens() * layer.routes.top_k;
-  const auto bytes = [](const device::Buffer& buffer) { return buffer.data(); };
-  device_.copy_out(reinterpret_cast<const std::byte*>(layer.routes.ids), count * 4,
-                   bytes(host_ids_));
-  if (cpu_ != nullptr && layer.tokens() <= options_.decode_tokens) {
-    LS_CHECK(layer.x.stride == layer.x.cols && layer.x.cols == options_.hidden);
-    device_.copy_out(reinterpret_cast<const std::byte*>(layer.routes.weights), count * 4,
-                     bytes(host_weights_));
-    device_.copy_out(layer.x.data, layer.tokens() * layer.x.cols * dtype_size(layer.x.dtype),
-                     bytes(host_x_));
-  }
+int32_t* DeviceExperts::word(int64_t index, Word which) const {
+  return reinterpret_cast<int32_t*>(words_.data() + (index * kWords + which) * kLine);
+}
+
+void DeviceExperts::set(int64_t index, Word which, int32_t value) {
+  std::atomic_ref<int32_t>(*word(index, which)).store(value, std::memory_order_release);
+}
+
+bool DeviceExperts::await_routes(int64_t index) {
+  const std::atomic_ref<int32_t> ready(*word(index, kReady));
+  constexpr int kPolls = 512;  // some ten microseconds: the device is asked less often
   const Stopwatch watch;
-  const Mark here = wire_.computed();
-  // The next thing to do is at most some ten microseconds away: no sleep is as short. While the CPU
-  // computes, it is not.
-  while (!wire_.passed(here)) {
-    if (!lane_.done()) sched_yield();
+  bool there = false;
+  for (int polls = 1; !there; ++polls) {
+    there = ready.load(std::memory_order_acquire) != 0;
+    if (there || polls % kPolls != 0) {
+      __builtin_ia32_pause();
+      continue;
+    }
+    // What passed without writing the word has failed.
+    if (wire_.passed(end_) && ready.load(std::memory_order_acquire) == 0) break;
   }
   counters_.handshake_seconds += watch.seconds();
   ++counters_.handshakes;
+  return there;
+}
 
+void DeviceExperts::announce(int64_t index, ConstMatrixView x, const Routes& routes) {
+  const int64_t count = x.rows * routes.top_k;
+  LS_CHECK(x.rows <= options_.max_tokens && routes.top_k <= options_.max_top_k);
+  top_k_ = routes.top_k;
+  if (!serves(x.rows)) {
+    device_.copy_out(reinterpret_cast<const std::byte*>(routes.ids), count * kWordBytes,
+                     host_ids_.data());
+    end_ = wire_.computed();
+    return;
+  }
+  kernels::PublishRoutesParams params;
+  params.ids = routes.ids;
+  params.count = count;
+  params.to_ids = ints(host_ids_);
+  params.ready = word(index, kReady);
+  if (cpu_ != nullptr) {
+    LS_CHECK(x.stride == x.cols && x.cols == options_.hidden);
+    params.weights = routes.weights;
+    params.to_weights = reinterpret_cast<float*>(host_weights_.data());
+    params.x = x;
+    params.to_x = host_x_.data();
+  }
+  exchange_.publish_routes(params);
+}
+
+void DeviceExperts::run(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y) {
+  const Layer layer{index, x, routes, y};
+  if (!serves(layer.tokens())) {
+    LS_CHECK(!capturing_);
+    stream(layer);
+    return;
+  }
+  queue(layer);
+  if (capturing_) return;
+  launched();
+  if (!serve(index, layer.tokens(), layer.tokens())) release();
+}
+
+// Nothing here depends on what the host will decide.
+void DeviceExperts::queue(const Layer& layer) {
+  const int64_t first = layer.index * experts_.per_layer();
+  kernels::TakeRoutesParams params;
+  params.decided = word(layer.index, kDecided);
+  params.now = ints(host_now_);
+  params.later = ints(host_later_);
+  params.count = layer.tokens() * layer.routes.top_k;
+  params.entries = reinterpret_cast<const kernels::ExpertView*>(entries_.data()) + first;
+  params.num_experts = experts_.per_layer();
+  params.table = bank_.layer(layer.index);
+  params.to_now = ints(masked_);
+  params.to_later = ints(later_);
+  exchange_.take_routes(params);
+  compute(layer, params.to_now);
+  device_.wait_for_host(word(layer.index, kFetched), 1);
+  compute(layer, params.to_later);
+  if (cpu_ == nullptr) return;
+  const int64_t hidden = layer.x.cols;
+  exchange_.add_when(
+      {.x = MatrixView{host_y_.data(), DType::kF32, layer.tokens(), hidden, hidden}, .y = layer.y},
+      word(layer.index, kSummed));
+}
+
+void DeviceExperts::compute(const Layer& layer, const int32_t* ids) {
+  kernels::ExpertsParams params;
+  params.x = layer.x;
+  params.ids = ids;
+  params.weights = layer.routes.weights;
+  params.top_k = layer.routes.top_k;
+  params.experts = bank_.layer(layer.index);
+  params.num_experts = experts_.per_layer();
+  params.shape = experts_.shape(layer.index);
+  params.mixed = experts_.mixed(layer.index);
+  params.y = layer.y;
+  device_.experts(params);
+}
+
+bool DeviceExperts::serve(int64_t index, int64_t tokens, int64_t rows) {
+  LS_CHECK(tokens >= 1 && tokens <= rows && serves(rows));
+  if (!await_routes(index)) return false;
+  settle();
+  if (forced_ != nullptr)
+    forced_->draw(static_cast<int32_t>(index), tokens, top_k_, ints(host_ids_));
+  const Stopwatch watch;
+  count_routes(index, tokens);
+  const std::vector<int32_t> hits = pin_hits(index, /*used=*/true);
+  std::vector<int32_t> misses;
+  std::set_difference(wanted_.begin(), wanted_.end(), hits.begin(), hits.end(),
+                      std::back_inserter(misses));
+  misses_.push_back(static_cast<int64_t>(misses.size()));
+  const Split split = decide(index, misses);
+  drop_stale(-1);
+  place(split.fetch);
+  tell(index, tokens, rows, hits, split.fetch);
+  counters_.policy_seconds += watch.seconds();
+  fetch(index, split.fetch);
+  compute_on_cpu(index, tokens, rows, split.cpu);
+  return true;
+}
+
+DeviceExperts::Capturing::Capturing(DeviceExperts& experts) : experts_(experts) {
+  LS_CHECK(!experts_.capturing_);
+  experts_.capturing_ = true;
+  std::memset(experts_.words_.data(), 0, static_cast<size_t>(experts_.words_.bytes()));
+  experts_.release();
+}
+
+void DeviceExperts::release() {
+  std::fill_n(ints(host_now_), host_now_.bytes() / kWordBytes, -1);
+  std::fill_n(ints(host_later_), host_later_.bytes() / kWordBytes, -1);
+  for (int64_t index = 0; index < experts_.layers(); ++index) {
+    set(index, kFetched, 1);
+    set(index, kSummed, kernels::RouteExchange::kNothing);
+    set(index, kDecided, 1);
+  }
+  released_ = true;
+}
+
+void DeviceExperts::count_routes(int64_t index, int64_t tokens) {
   std::fill(tokens_of_.begin(), tokens_of_.end(), 0);
-  auto* ids = reinterpret_cast<int32_t*>(host_ids_.data());
-  for (int64_t i = 0; i < count; ++i) {
+  int32_t* ids = ints(host_ids_);
+  for (int64_t i = 0; i < tokens * top_k_; ++i) {
     // After a fault of the device anything may stand here; the step ends with the error.
     if (ids[i] < 0 || ids[i] >= experts_.per_layer()) {
       ids[i] = -1;
@@ -124,13 +268,13 @@ void DeviceExperts::read_routes(const Layer& layer) {
   wanted_.clear();
   for (int64_t e = 0; e < experts_.per_layer(); ++e) {
     if (tokens_of_[static_cast<size_t>(e)] > 0)
-      wanted_.push_back(static_cast<int32_t>(layer.index * experts_.per_layer() + e));
+      wanted_.push_back(static_cast<int32_t>(index * experts_.per_layer() + e));
   }
+  counters_.routes += tokens * top_k_;
   counters_.routed_experts += static_cast<int64_t>(wanted_.size());
 }
 
 void DeviceExperts::settle() {
-  finish_cpu();
   for (const int32_t slot : loading_) slots_.end_load(slot);
   loading_.clear();
   for (const int32_t slot : pinned_) slots_.unpin(slot);
@@ -142,29 +286,45 @@ void DeviceExperts::settle() {
     counters_.wire_seconds += *seconds;
   }
   in_flight_.clear();
+  for (const int32_t expert : passing_) {
+    const int64_t at = find_in_ring(expert);
+    ring_[static_cast<size_t>(at)] = {};
+    free_blocks_.push_back(static_cast<int32_t>(at));
+  }
+  passing_.clear();
 }
 
 void DeviceExperts::begin_step(int64_t tokens) {
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
-  if (tokens <= options_.decode_tokens) return;
+  if (serves(tokens)) {
+    std::memset(words_.data(), 0, static_cast<size_t>(words_.bytes()));
+    return;
+  }
   wanted_.clear();
   drop_stale(-1);
   stream_ahead(0);
 }
 
 void DeviceExperts::end_step() {
+  if (released_) {
+    // Copies that nobody waited for write to words and slots.
+    const Mark last = wire_.copied();
+    while (!wire_.passed(last)) {
+    }
+    released_ = false;
+  }
   settle();
   slots_.tick();
   last_misses_.swap(misses_);
   misses_.clear();
 }
 
-std::vector<int32_t> DeviceExperts::pin_hits(const Layer& layer) {
+// used: the experts have been used once more; what streams does not count.
+std::vector<int32_t> DeviceExperts::pin_hits(int64_t index, bool used) {
   std::vector<int32_t> hits;
   for (const int32_t expert : wanted_) {
-    const int64_t e = expert - layer.index * experts_.per_layer();
-    if (layer.tokens() <= options_.decode_tokens)
-      slots_.use(expert, tokens_of_[static_cast<size_t>(e)]);
+    const int64_t e = expert - index * experts_.per_layer();
+    if (used) slots_.use(expert, tokens_of_[static_cast<size_t>(e)]);
     const int32_t slot = slots_.find(expert);
     if (slot < 0) continue;
     slots_.pin(slot);
@@ -175,154 +335,117 @@ std::vector<int32_t> DeviceExperts::pin_hits(const Layer& layer) {
   return hits;
 }
 
-void DeviceExperts::decode(const Layer& layer) {
-  const Stopwatch watch;
-  const std::vector<int32_t> hits = pin_hits(layer);
-  std::vector<int32_t> misses;
-  std::set_difference(wanted_.begin(), wanted_.end(), hits.begin(), hits.end(),
-                      std::back_inserter(misses));
-  misses_.push_back(static_cast<int64_t>(misses.size()));
-  const Split split = decide(layer, misses);
-  counters_.policy_seconds += watch.seconds();
-
-  drop_stale(-1);
-  start_on_cpu(layer, split.cpu);
-  // What does not fit half of the ring comes in turns, one on its way while another is computed.
-  std::span<const int32_t> rest = split.fetch;
-  const auto turn = [&] { return rest.first(std::min(rest.size(), ring_.size() / 2)); };
-  fetch(turn());
-  compute_on_device(layer, hits);
-  while (!rest.empty()) {
-    const std::span<const int32_t> now = turn();
-    const Mark here = in_flight_.back().end;
-    rest = rest.subspan(now.size());
-    fetch(turn());
-    wire_.compute_waits_for(here);
-    compute_on_device(layer, now);
-    stream_out(now);
-  }
-  add_from_cpu(layer);
-}
-
-Split DeviceExperts::decide(const Layer& layer, const std::vector<int32_t>& misses) {
+Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
   std::vector<Miss> described;
   for (const int32_t expert : misses) {
-    const int64_t e = expert - layer.index * experts_.per_layer();
+    const int64_t e = expert - index * experts_.per_layer();
     described.push_back({expert, tokens_of_[static_cast<size_t>(e)], slots_.worth().of(expert)});
   }
-  // With no slots at all what is fetched passes through the ring.
-  const int64_t room = std::max(slots_.capacity() - slots_.counts().pinned, options_.ring);
-  if (cpu_ == nullptr || options_.forced_fetch >= 0) {
-    Split split;
-    const double share = cpu_ == nullptr ? 1 : options_.forced_fetch;
-    const auto count = static_cast<size_t>(std::ceil(share * static_cast<double>(misses.size())));
-    split.fetch.assign(misses.begin(), misses.begin() + static_cast<std::ptrdiff_t>(count));
-    split.cpu.assign(misses.begin() + static_cast<std::ptrdiff_t>(count), misses.end());
-    return split;
-  }
-  return split_misses(described, costs_, bank_.copied_bytes(), room);
+  // What finds no slot passes through the ring.
+  const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
+  const int64_t room = std::max<int64_t>(free, 0) + options_.ring;
+  if (cpu_ != nullptr && options_.forced_fetch < 0)
+    return split_misses(described, costs_, bank_.copied_bytes(), room);
+  Split split;
+  const double share = cpu_ == nullptr ? 1 : options_.forced_fetch;
+  const auto wished = static_cast<int64_t>(std::ceil(share * static_cast<double>(misses.size())));
+  const auto cut = misses.begin() + std::min(wished, room);
+  split.fetch.assign(misses.begin(), cut);
+  split.cpu.assign(cut, misses.end());
+  return split;
 }
 
-void DeviceExperts::fetch(std::span<const int32_t> experts) {
-  if (experts.empty()) return;
-  const Mark begin = wire_.copied();
+void DeviceExperts::place(std::span<const int32_t> experts) {
+  auto* entries = reinterpret_cast<kernels::ExpertView*>(entries_.data());
+  blocks_.clear();
   for (const int32_t expert : experts) {
-    // Whatever was in the slot is done: the handshake came after its last use.
-    const int32_t slot = slots_.begin_load(expert);
-    if (slot >= 0) {
-      bank_.copy(expert, slot);
-      bank_.point(expert, slot);
-      loading_.push_back(slot);
-      pinned_.push_back(slot);
+    // Whatever was in the slot is done: the layer's routes came after its last use.
+    int64_t block = slots_.begin_load(expert);
+    if (block >= 0) {
+      loading_.push_back(static_cast<int32_t>(block));
+      pinned_.push_back(static_cast<int32_t>(block));
     } else {
-      stream_in(expert);
+      block = options_.slots + take_block(expert);
+      passing_.push_back(expert);
+    }
+    blocks_.push_back(block);
+    entries[expert] = bank_.view(expert, block);
+  }
+}
+
+// What needs nothing from the host any more is told at once.
+void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> now,
+                         std::span<const int32_t> later) {
+  enum Who : int8_t { kCpu, kNow, kLater };
+  std::fill(host_keep_.begin(), host_keep_.end(), kCpu);
+  const int64_t first = index * experts_.per_layer();
+  for (const int32_t expert : now) host_keep_[static_cast<size_t>(expert - first)] = kNow;
+  for (const int32_t expert : later) host_keep_[static_cast<size_t>(expert - first)] = kLater;
+  const int32_t* ids = ints(host_ids_);
+  int64_t on_cpu = 0;
+  for (int64_t t = 0; t < rows; ++t) {
+    for (int64_t k = 0; k < top_k_; ++k) {
+      const int64_t from = std::min(t, tokens - 1) * top_k_ + k;
+      const int64_t i = t * top_k_ + k;
+      const int32_t id = ids[from];
+      const int32_t who = id < 0 ? -1 : host_keep_[static_cast<size_t>(id)];
+      ints(host_now_)[i] = who == kNow ? id : -1;
+      ints(host_later_)[i] = who == kLater ? id : -1;
+      if (t >= tokens) continue;
+      cpu_ids_[static_cast<size_t>(i)] = who == kCpu ? id : -1;
+      on_cpu += who == kCpu ? 1 : 0;
     }
   }
+  if (later.empty()) set(index, kFetched, 1);
+  if (on_cpu == 0) set(index, kSummed, kernels::RouteExchange::kNothing);
+  set(index, kDecided, 1);
+}
+
+void DeviceExperts::fetch(int64_t index, std::span<const int32_t> experts) {
+  if (experts.empty()) return;
+  const Stopwatch watch;
+  const Mark begin = wire_.copied();
+  for (size_t i = 0; i < experts.size(); ++i) bank_.copy(experts[i], blocks_[i]);
+  const Mark end = wire_.copied();
+  exchange_.signal_copied(word(index, kFetched));
   const int64_t bytes = static_cast<int64_t>(experts.size()) * bank_.copied_bytes();
-  in_flight_.push_back({begin, wire_.copied(), bytes, /*undisturbed=*/true});
+  in_flight_.push_back({begin, end, bytes, /*undisturbed=*/true});
   counters_.fetched += static_cast<int64_t>(experts.size());
   counters_.wire_bytes += bytes;
+  counters_.queueing_seconds += watch.seconds();
 }
 
-void DeviceExperts::compute_on_device(const Layer& layer, std::span<const int32_t> experts) {
+// The host has nothing else to do now: the next layer's routes need this sum.
+void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
+                                   std::span<const int32_t> experts) {
   if (experts.empty()) return;
-  std::fill(host_keep_.begin(), host_keep_.end(), 0);
-  for (const int32_t expert : experts)
-    host_keep_[static_cast<size_t>(expert - layer.index * experts_.per_layer())] = 1;
-  auto* keep = reinterpret_cast<int32_t*>(keep_.data());
-  auto* masked = reinterpret_cast<int32_t*>(masked_.data());
-  device_.copy_ints(host_keep_.data(), experts_.per_layer(), keep);
-  device_.mask_routes({.ids = layer.routes.ids,
-                       .count = layer.tokens() * layer.routes.top_k,
-                       .keep = keep,
-                       .num_experts = experts_.per_layer(),
-                       .out = masked});
+  const Stopwatch watch;
+  const int64_t hidden = options_.hidden;
   kernels::ExpertsParams params;
-  params.x = layer.x;
-  params.ids = masked;
-  params.weights = layer.routes.weights;
-  params.top_k = layer.routes.top_k;
-  params.experts = bank_.layer(layer.index);
-  params.num_experts = experts_.per_layer();
-  params.shape = experts_.shape(layer.index);
-  params.mixed = experts_.mixed(layer.index);
-  params.y = layer.y;
-  device_.experts(params);
-}
-
-void DeviceExperts::start_on_cpu(const Layer& layer, std::span<const int32_t> experts) {
-  if (experts.empty()) return;
-  std::fill(host_keep_.begin(), host_keep_.end(), 0);
-  for (const int32_t expert : experts) {
-    const auto e = static_cast<size_t>(expert - layer.index * experts_.per_layer());
-    host_keep_[e] = 1;
-    cpu_job_.tokens.push_back(tokens_of_[e]);
-  }
-  cpu_->mask_routes({.ids = reinterpret_cast<const int32_t*>(host_ids_.data()),
-                     .count = layer.tokens() * layer.routes.top_k,
-                     .keep = host_keep_.data(),
-                     .num_experts = experts_.per_layer(),
-                     .out = cpu_ids_.data()});
-  const int64_t hidden = layer.x.cols;
-  kernels::ExpertsParams params;
-  params.x = {host_x_.data(), layer.x.dtype, layer.tokens(), hidden, hidden};
+  params.x = {host_x_.data(), device_.activation_dtype(), tokens, hidden, hidden};
   params.ids = cpu_ids_.data();
   params.weights = reinterpret_cast<const float*>(host_weights_.data());
-  params.top_k = layer.routes.top_k;
-  params.experts = experts_.layer(layer.index);
+  params.top_k = top_k_;
+  params.experts = experts_.layer(index);
   params.num_experts = experts_.per_layer();
-  params.shape = experts_.shape(layer.index);
-  params.mixed = experts_.mixed(layer.index);
-  params.y = {host_y_.data(), DType::kF32, layer.tokens(), hidden, hidden};
-  const auto number = static_cast<int32_t>(++cpu_jobs_);
-  lane_.start([this, params, number] {
-    const Stopwatch watch;
-    std::memset(params.y.data, 0, static_cast<size_t>(params.y.rows * params.y.cols * 4));
-    cpu_->experts(params);
-    cpu_job_.seconds = watch.seconds();
-    std::atomic_ref<int32_t>(*reinterpret_cast<int32_t*>(flag_.data()))
-        .store(number, std::memory_order_release);
-  });
+  params.shape = experts_.shape(index);
+  params.mixed = experts_.mixed(index);
+  params.y = {host_y_.data(), DType::kF32, tokens, hidden, hidden};
+  const auto row = static_cast<size_t>(hidden) * sizeof(float);
+  std::memset(host_y_.data(), 0, static_cast<size_t>(tokens) * row);
+  cpu_->experts(params);
+  for (int64_t t = tokens; t < rows; ++t)
+    std::memcpy(params.y.data + static_cast<size_t>(t) * row, params.y.row(tokens - 1), row);
+  set(index, kSummed, kernels::RouteExchange::kThere);
+
+  std::vector<int64_t> loads;
+  for (const int32_t expert : experts)
+    loads.push_back(tokens_of_[static_cast<size_t>(expert - index * experts_.per_layer())]);
+  const double seconds = watch.seconds();
+  costs_.saw_cpu(loads, seconds);
+  counters_.cpu_seconds += seconds;
   counters_.computed_on_cpu += static_cast<int64_t>(experts.size());
   counters_.cpu_bytes += static_cast<int64_t>(experts.size()) * experts_.expert_bytes();
-}
-
-void DeviceExperts::add_from_cpu(const Layer& layer) {
-  if (cpu_job_.tokens.empty()) return;
-  const int64_t hidden = layer.x.cols;
-  device_.wait_for_host(reinterpret_cast<const int32_t*>(flag_.data()),
-                        static_cast<int32_t>(cpu_jobs_));
-  device_.add(
-      {.x = MatrixView{host_y_.data(), DType::kF32, layer.tokens(), hidden, hidden}, .y = layer.y});
-}
-
-// The device has passed the job's sum, so this waits only after a fault.
-void DeviceExperts::finish_cpu() {
-  if (cpu_job_.tokens.empty()) return;
-  lane_.wait();
-  costs_.saw_cpu(cpu_job_.tokens, cpu_job_.seconds);
-  counters_.cpu_seconds += cpu_job_.seconds;
-  cpu_job_.tokens.clear();
 }
 
 }  // namespace longshore::offload

@@ -1,11 +1,13 @@
 // The experts of a model whose device cannot hold them all: some in slots, some fetched when
 // wanted, some computed by the CPU where they lie, every route once.
 //
-// A step of few tokens (decode): the host reads the layer's routes, computes what is in slots at
-// once on the device, splits what is missing between wire and CPU so that both end together
-// (split.h), and keeps what it fetched in the slots of what is worth least (slots.h). A step of
-// many tokens (prefill): what is missing streams through a ring of blocks, the layer after it
-// ahead, and the slots stay as they are. Specification: docs/decisions/expert-offload.md.
+// A step of few tokens (decode): the device publishes a layer's routes and waits; the host decides
+// who computes them, splits what is missing between wire and CPU so that both end together
+// (split.h), and keeps what it fetched in the slots of what is worth least (slots.h). What the
+// device does is queued once, by announce() and run(), in a captured graph as well; what the host
+// does is serve(), for every step. A step of many tokens (prefill): what is missing streams through
+// a ring of blocks, the layer after it ahead, and the slots stay as they are. Specification:
+// docs/decisions/expert-offload.md.
 //
 // Ownership: owns device memory; experts, backend and the CPU's backend outlive it. Threading: the
 // thread that calls the backend.
@@ -21,11 +23,12 @@
 #include "base/error.h"
 #include "device/buffer.h"
 #include "kernels/backend.h"
+#include "kernels/route_exchange.h"
 #include "offload/costs.h"
 #include "offload/counters.h"
-#include "offload/cpu_lane.h"
 #include "offload/device_bank.h"
 #include "offload/host_experts.h"
+#include "offload/routing.h"
 #include "offload/slots.h"
 #include "offload/split.h"
 #include "offload/trace.h"
@@ -62,21 +65,59 @@ class DeviceExperts {
                                                        kernels::Backend* cpu,
                                                        const DeviceExpertsOptions& options);
 
+  // Of the device's memory, beside the bank. per_layer: experts.
+  [[nodiscard]] static int64_t routing_bytes(const DeviceExpertsOptions& options,
+                                             int64_t per_layer);
+
   ~DeviceExperts();
   DeviceExperts(const DeviceExperts&) = delete;
   DeviceExperts& operator=(const DeviceExperts&) = delete;
 
-  // y[t] += the routed experts of token t. index: the layer's, from 0 in the store. x [tokens,
-  // hidden] act, y fp32, routes: in the device's memory.
-  void run(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y);
+  // Whether a step of so many tokens is one that the host serves: not streamed.
+  [[nodiscard]] bool serves(int64_t tokens) const;
+
   // A step of so many tokens begins: the first layer of a long one comes ahead.
   void begin_step(int64_t tokens);
+  // The layer's routes are there. What is queued between this and run() goes on while the host
+  // decides. index: the layer's, from 0 in the store. x [tokens, hidden] act, routes: in the
+  // device's memory.
+  void announce(int64_t index, ConstMatrixView x, const Routes& routes);
+  // y[t] += the routed experts of token t, y fp32. After announce() with the same.
+  void run(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y);
+
+  // While it lives, announce() and run() of a step that serves() only queue, and what is queued
+  // waits for nobody and computes no expert: for capturing, and for running once what will be
+  // captured.
+  class Capturing {
+   public:
+    explicit Capturing(DeviceExperts& experts);
+    ~Capturing() { experts_.capturing_ = false; }
+    Capturing(const Capturing&) = delete;
+    Capturing& operator=(const Capturing&) = delete;
+
+   private:
+    DeviceExperts& experts_;
+  };
+  [[nodiscard]] bool capturing() const { return capturing_; }
+  // A captured step was launched: serve() its layers in their order.
+  void launched() { end_ = wire_.computed(); }
+  // Waits for the layer's routes, decides, fetches, computes on the CPU. rows: that were captured,
+  // of which those past `tokens` repeat the last. false: the device failed, and synchronize() says
+  // how.
+  [[nodiscard]] bool serve(int64_t index, int64_t tokens, int64_t rows);
+  // What is queued of the step runs to its end unserved; its output is worthless.
+  void release();
   // All of a step has been waited for: pins go, time goes on.
   void end_step();
   // Uses at most so many of the slots that create() took, from the next step on. Any thread.
   void limit_slots(int64_t slots) { asked_slots_.store(slots); }
 
-  // Of the last call.
+  // Benchmarks: routes are drawn instead of the router's; nullptr: its own again.
+  void force(Routing* routing) { forced_ = routing; }
+  // Wire and CPU experts, both at once, as create() measures them. At idle. kDevice.
+  [[nodiscard]] Result<Costs::Start> measure();
+
+  // Of the last layer that ran or was served.
   [[nodiscard]] std::vector<Routed> routed() const { return routed_of(tokens_of_); }
   // [per_layer] tokens that the last call routed to each expert of its layer.
   [[nodiscard]] const std::vector<int32_t>& tokens_of() const { return tokens_of_; }
@@ -96,7 +137,13 @@ class DeviceExperts {
   DeviceExperts(const HostExperts& experts, kernels::Backend& device, kernels::Backend* cpu,
                 const DeviceExpertsOptions& options);
   Result<void> take_memory();
-  Result<Costs::Start> measure();
+
+  // The words of a layer by which device and host meet (kernels::RouteExchange).
+  enum Word : uint8_t { kReady, kDecided, kFetched, kSummed, kWords };
+  [[nodiscard]] int32_t* word(int64_t index, Word which) const;
+  void set(int64_t index, Word which, int32_t value);
+  // Until the device has written it; false: it never will.
+  [[nodiscard]] bool await_routes(int64_t index);
 
   // One layer's call: what it was asked and what the host knows of it.
   struct Layer {
@@ -106,18 +153,22 @@ class DeviceExperts {
     MatrixView y;
     [[nodiscard]] int64_t tokens() const { return x.rows; }
   };
-  void read_routes(const Layer& layer);
-  void settle();  // after the handshake: everything queued before has passed
-  void decode(const Layer& layer);
+  void queue(const Layer& layer);
   void stream(const Layer& layer);
-  std::vector<int32_t> pin_hits(const Layer& layer);
-  Split decide(const Layer& layer, const std::vector<int32_t>& misses);
-  void fetch(std::span<const int32_t> experts);
+  void compute(const Layer& layer, const int32_t* ids);
+  // Of routes in host_ids_.
+  void count_routes(int64_t index, int64_t tokens);
+  void settle();  // everything queued before the layer has passed
+  std::vector<int32_t> pin_hits(int64_t index, bool used);
+  Split decide(int64_t index, const std::vector<int32_t>& misses);
+  // The experts find their blocks, and the device will.
+  void place(std::span<const int32_t> experts);
+  void tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> now,
+            std::span<const int32_t> later);
+  void fetch(int64_t index, std::span<const int32_t> experts);
+  void compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
+                      std::span<const int32_t> experts);
   void compute_on_device(const Layer& layer, std::span<const int32_t> experts);
-  // On the lane; the sum is added on the device when it is there.
-  void start_on_cpu(const Layer& layer, std::span<const int32_t> experts);
-  void add_from_cpu(const Layer& layer);
-  void finish_cpu();
 
   // The ring: blocks [slots, slots + ring) of the bank.
   struct Block {
@@ -126,6 +177,7 @@ class DeviceExperts {
     Mark computed = 0;  // the last use of what was in it
   };
   // Takes a free block, of which there is one.
+  int64_t take_block(int32_t expert);
   void stream_in(int32_t expert);
   // The blocks of these experts are free once what is queued has passed.
   void stream_out(std::span<const int32_t> experts);
@@ -138,6 +190,7 @@ class DeviceExperts {
   kernels::Backend& device_;
   kernels::Backend* cpu_;
   device::Transfers& wire_;
+  kernels::RouteExchange& exchange_;
   DeviceExpertsOptions options_;
   DeviceBank bank_;
   Slots slots_;
@@ -151,19 +204,25 @@ class DeviceExperts {
   std::vector<Block> ring_;
   std::vector<int32_t> free_blocks_;  // of the ring, the one that was freed first at the front
 
-  // Mapped: written by the device, read by the host, and the other way.
+  // Mapped: written by the device, read by the host, and the other way. The layers of a step use
+  // the same, one after the other, but for the words.
+  device::Buffer words_;         // [layers, kWords] int32, each in a line of its own
   device::Buffer host_ids_;      // [max_tokens, max_top_k] int32
   device::Buffer host_weights_;  // [decode_tokens, max_top_k] fp32
   device::Buffer host_x_;        // [decode_tokens, hidden] act
   device::Buffer host_y_;        // [decode_tokens, hidden] fp32
-  device::Buffer flag_;          // int32: CPU jobs that are done
+  device::Buffer host_now_;      // [decode_tokens, max_top_k] int32
+  device::Buffer host_later_;    // [decode_tokens, max_top_k] int32
+  device::Buffer entries_;       // [experts] ExpertView, of those that were fetched
   // In the device's memory.
-  device::Buffer keep_;    // [per_layer] int32
+  device::Buffer keep_;    // [per_layer] int32, of a streamed group
   device::Buffer masked_;  // [max_tokens, max_top_k] int32
+  device::Buffer later_;   // [decode_tokens, max_top_k] int32
 
   std::vector<int32_t> tokens_of_;  // [per_layer] tokens routed to each expert in this call
   std::vector<int32_t> wanted_;     // experts of the store that this call wants, ascending
   std::vector<int32_t> host_keep_;  // [per_layer] scratch
+  std::vector<int64_t> blocks_;     // of the experts that place() placed, scratch
   std::vector<int32_t> cpu_ids_;    // [decode_tokens, max_top_k] scratch
   std::vector<int32_t> pinned_;     // slots pinned by layers that may still run
   std::vector<int32_t> loading_;    // slots whose copies may still run
@@ -173,14 +232,13 @@ class DeviceExperts {
     int64_t bytes;
     bool undisturbed;  // no copy of it waited for the device's computing
   };
-  struct CpuJob {
-    std::vector<int64_t> tokens;  // of each expert; empty: none is running
-    double seconds = 0;           // written by the lane
-  };
-  CpuJob cpu_job_;
-  uint32_t cpu_jobs_ = 0;
-  CpuLane lane_;
   std::vector<Observation> in_flight_;  // fetches whose time is not known yet
+  std::vector<int32_t> passing_;        // in the ring for the running layer only
+  Mark end_ = 0;                        // of what is queued of the step
+  int64_t top_k_ = 0;
+  bool capturing_ = false;
+  bool released_ = false;
+  Routing* forced_ = nullptr;
 };
 
 }  // namespace longshore::offload

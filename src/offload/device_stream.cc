@@ -1,6 +1,7 @@
 // Steps of many tokens: a layer's experts pass through the ring, the next layer's come ahead.
 #include <algorithm>
 
+#include "base/clock.h"
 #include "offload/device_experts.h"
 
 namespace longshore::offload {
@@ -9,7 +10,18 @@ namespace longshore::offload {
 // group of experts for the last of its copies. Experts of this layer that came ahead are computed
 // first, in the order in which they came.
 void DeviceExperts::stream(const Layer& layer) {
-  const std::vector<int32_t> hits = pin_hits(layer);
+  const Stopwatch watch;
+  while (!wire_.passed(end_)) __builtin_ia32_pause();
+  counters_.handshake_seconds += watch.seconds();
+  ++counters_.handshakes;
+  settle();
+  if (forced_ != nullptr) {
+    auto* ids = reinterpret_cast<int32_t*>(host_ids_.data());
+    forced_->draw(static_cast<int32_t>(layer.index), layer.tokens(), top_k_, ids);
+    device_.copy_ints(ids, layer.tokens() * top_k_, const_cast<int32_t*>(layer.routes.ids));
+  }
+  count_routes(layer.index, layer.tokens());
+  const std::vector<int32_t> hits = pin_hits(layer.index, /*used=*/false);
   drop_stale(layer.index);
   compute_on_device(layer, hits);
 
@@ -61,16 +73,37 @@ void DeviceExperts::stream_ahead(int64_t index) {
         {begin, wire_.copied(), counters_.wire_bytes - before, /*undisturbed=*/false});
 }
 
-void DeviceExperts::stream_in(int32_t expert) {
+int64_t DeviceExperts::take_block(int32_t expert) {
   LS_CHECK(!free_blocks_.empty());
   const int32_t at = free_blocks_.front();
   free_blocks_.erase(free_blocks_.begin());
   Block& block = ring_[static_cast<size_t>(at)];
   wire_.copy_waits_for(block.computed);
+  block.expert = expert;
+  return at;
+}
+
+void DeviceExperts::stream_in(int32_t expert) {
+  const int64_t at = take_block(expert);
   bank_.copy(expert, options_.slots + at);
   bank_.point(expert, options_.slots + at);
-  block.expert = expert;
-  block.copied = wire_.copied();
+  ring_[static_cast<size_t>(at)].copied = wire_.copied();
+}
+
+void DeviceExperts::compute_on_device(const Layer& layer, std::span<const int32_t> experts) {
+  if (experts.empty()) return;
+  std::fill(host_keep_.begin(), host_keep_.end(), 0);
+  for (const int32_t expert : experts)
+    host_keep_[static_cast<size_t>(expert - layer.index * experts_.per_layer())] = 1;
+  auto* keep = reinterpret_cast<int32_t*>(keep_.data());
+  auto* masked = reinterpret_cast<int32_t*>(masked_.data());
+  device_.copy_ints(host_keep_.data(), experts_.per_layer(), keep);
+  device_.mask_routes({.ids = layer.routes.ids,
+                       .count = layer.tokens() * layer.routes.top_k,
+                       .keep = keep,
+                       .num_experts = experts_.per_layer(),
+                       .out = masked});
+  compute(layer, masked);
 }
 
 void DeviceExperts::stream_out(std::span<const int32_t> experts) {

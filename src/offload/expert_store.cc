@@ -10,6 +10,19 @@ int64_t slots_within(const HostExperts& experts, int64_t budget_bytes) {
   return std::min(experts.size(), budget_bytes / DeviceBank::block_bytes(experts));
 }
 
+DeviceExpertsOptions device_options(const GlmConfig& config, int64_t slots,
+                                    const StoreOptions& options) {
+  return {.slots = slots,
+          .ring = options.ring,
+          .max_tokens = options.max_tokens,
+          .max_top_k = config.experts_per_token,
+          .hidden = config.hidden_size,
+          .decode_tokens = options.decode_tokens,
+          .half_life = options.half_life,
+          .forced_fetch = options.forced_fetch,
+          .costs = options.costs};
+}
+
 }  // namespace
 
 Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t first_layer,
@@ -45,16 +58,7 @@ Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t fi
     return fail(ErrorKind::kDevice,
                 "{} cannot hold all experts and has no wire to stream them over", backend.name());
   }
-  const GlmConfig& config = checkpoint.config();
-  const DeviceExpertsOptions chosen{.slots = store.slots_,
-                                    .ring = options.ring,
-                                    .max_tokens = options.max_tokens,
-                                    .max_top_k = config.experts_per_token,
-                                    .hidden = config.hidden_size,
-                                    .decode_tokens = options.decode_tokens,
-                                    .half_life = options.half_life,
-                                    .forced_fetch = options.forced_fetch,
-                                    .costs = options.costs};
+  const DeviceExpertsOptions chosen = device_options(checkpoint.config(), store.slots_, options);
   LS_TRY(store.device_, DeviceExperts::create(*store.experts_, backend, options.cpu, chosen));
   return store;
 }
@@ -74,9 +78,9 @@ Result<int64_t> ExpertStore::device_bytes(const Checkpoint& checkpoint, int64_t 
     return DeviceBank::bytes(experts, slots) +
            (joined ? JoinedTable::bytes(layers, experts.per_layer()) : 0);
   }
-  constexpr int64_t kWord = 4;
-  return DeviceBank::bytes(experts, slots + options.ring) + experts.per_layer() * kWord +
-         options.max_tokens * checkpoint.config().experts_per_token * kWord;
+  const DeviceExpertsOptions chosen = device_options(checkpoint.config(), slots, options);
+  return DeviceBank::bytes(experts, slots + options.ring) +
+         DeviceExperts::routing_bytes(chosen, experts.per_layer());
 }
 
 Result<int64_t> ExpertStore::offloaded_bytes(const Checkpoint& checkpoint, int64_t first_layer,
@@ -107,21 +111,24 @@ Result<void> ExpertStore::join_shared(std::span<const kernels::ExpertView> share
   return {};
 }
 
+void ExpertStore::announce(int64_t layer, ConstMatrixView x, const Routes& routes) {
+  if (device_ != nullptr) device_->announce(experts_->index_of(layer), x, routes);
+}
+
 void ExpertStore::run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y) {
   const int64_t index = experts_->index_of(layer);
   if (meta_) {
     counters_.routes += x.rows * routes.top_k;
     return;
   }
-  if (forced_ != nullptr) {
+  if (forced_ != nullptr && device_ == nullptr) {
     drawn_.resize(static_cast<size_t>(x.rows * routes.top_k));
     forced_->draw(static_cast<int32_t>(index), x.rows, routes.top_k, drawn_.data());
     backend_->copy_ints(drawn_.data(), x.rows * routes.top_k, const_cast<int32_t*>(routes.ids));
   }
   if (device_ != nullptr) {
     device_->run(index, x, routes, y);
-    add_uses(index, device_->tokens_of());
-    if (trace_ != nullptr) trace_->add(static_cast<int32_t>(index), device_->routed());
+    if (!device_->capturing()) note(index);
   } else if (grouped_ != nullptr) {
     counters_.routes += x.rows * routes.top_k;
     counters_.routes_on_device += x.rows * routes.top_k;
@@ -154,11 +161,40 @@ void ExpertStore::run_here(int64_t index, ConstMatrixView x, const Routes& route
   backend_->experts(params);
 }
 
-void ExpertStore::count_on_device(int64_t tokens) {
-  LS_CHECK(whole_on_device());
-  const int64_t routes = tokens * top_k_ * experts_->layers();
-  counters_.routes += routes;
-  counters_.routes_on_device += routes;
+bool ExpertStore::capturable(int64_t tokens) const {
+  return device_ != nullptr ? device_->serves(tokens) : whole_on_device();
+}
+
+ExpertStore::Capturing::Capturing(ExpertStore& store) : store_(store), before_(store.counters_) {
+  if (store.device_ != nullptr) device_.emplace(*store.device_);
+}
+
+Result<void> ExpertStore::serve(int64_t tokens, int64_t rows, const CancelToken* cancel) {
+  LS_CHECK(capturable(rows));
+  if (device_ == nullptr) {
+    const int64_t routes = tokens * top_k_ * experts_->layers();
+    counters_.routes += routes;
+    counters_.routes_on_device += routes;
+    return {};
+  }
+  device_->launched();
+  for (int64_t index = 0; index < experts_->layers(); ++index) {
+    if (cancel != nullptr && cancel->cancelled()) {
+      device_->release();
+      return fail(ErrorKind::kCancelled, "stopped");
+    }
+    if (!device_->serve(index, tokens, rows)) {
+      device_->release();
+      return {};
+    }
+    note(index);
+  }
+  return {};
+}
+
+void ExpertStore::note(int64_t index) {
+  add_uses(index, device_->tokens_of());
+  if (trace_ != nullptr) trace_->add(static_cast<int32_t>(index), device_->routed());
 }
 
 void ExpertStore::begin_step(int64_t tokens) {
@@ -230,6 +266,7 @@ int64_t ExpertStore::pool_bytes() const {
 void ExpertStore::force(Routing* routing) {
   LS_CHECK(routing == nullptr || !routing->is_trace());
   forced_ = routing;
+  if (device_ != nullptr) device_->force(routing);
 }
 
 const ExpertCounters& ExpertStore::counters() const {

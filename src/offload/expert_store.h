@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/error.h"
 #include "base/tensor.h"
 #include "checkpoint/checkpoint.h"
@@ -79,9 +80,13 @@ class ExpertStore {
   // More tokens are computed faster by the shared expert's own products (docs/PERF.md).
   static constexpr int64_t kMostJoined = 256;
 
-  // y[t] += sum of the routed experts of token t, each route computed exactly once. layer: the
-  // checkpoint's layer index. routes: with the shared expert's where joins() says so.
-  //   x [tokens, hidden] act;  y [tokens, hidden] fp32. All in the backend's memory.
+  // The layer's router has chosen: what is queued between this and run() goes on while whoever
+  // computes its experts prepares. layer: the checkpoint's layer index.
+  //   x [tokens, hidden] act, in the backend's memory.
+  void announce(int64_t layer, ConstMatrixView x, const Routes& routes);
+  // y[t] += sum of the routed experts of token t, each route computed exactly once. After
+  // announce() with the same. routes: with the shared expert's where joins() says so.
+  //   y [tokens, hidden] fp32, in the backend's memory.
   void run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y);
   // Before a step of so many tokens is queued.
   void begin_step(int64_t tokens);
@@ -91,24 +96,26 @@ class ExpertStore {
   // Experts take at most so many bytes of the slots that create() took, from the next step on;
   // their number comes back. Any thread. kUsage: there are no slots, or not as many.
   [[nodiscard]] Result<int64_t> limit_slots(int64_t budget_bytes);
-  // Everything is on the device and the host has no part in a call: its operations may be captured.
-  [[nodiscard]] bool whole_on_device() const {
-    return forced_ == nullptr && (resident_.has_value() || experts_->size() == 0);
-  }
-  // A step of so many tokens ran without run(), whole_on_device().
-  void count_on_device(int64_t tokens);
-  // While it lives, calls are not counted: they are captured.
-  class Uncounted {
+  // Whether announce() and run() of a step of so many tokens may be captured.
+  [[nodiscard]] bool capturable(int64_t tokens) const;
+  // While it lives, calls are not counted and do nothing on the host: they are captured, or run
+  // once before that.
+  class Capturing {
    public:
-    explicit Uncounted(ExpertStore& store) : store_(store), before_(store.counters_) {}
-    ~Uncounted() { store_.counters_ = before_; }
-    Uncounted(const Uncounted&) = delete;
-    Uncounted& operator=(const Uncounted&) = delete;
+    explicit Capturing(ExpertStore& store);
+    ~Capturing() { store_.counters_ = before_; }
+    Capturing(const Capturing&) = delete;
+    Capturing& operator=(const Capturing&) = delete;
 
    private:
     ExpertStore& store_;
     ExpertCounters before_;
+    std::optional<DeviceExperts::Capturing> device_;
   };
+  // The host's part of a captured step of `rows` rows that was launched for `tokens` tokens, the
+  // rows past them repeating the last. kCancelled: the rest of the step computes no expert. A fault
+  // of the device is synchronize()'s to report.
+  [[nodiscard]] Result<void> serve(int64_t tokens, int64_t rows, const CancelToken* cancel);
 
   // Every call's routes go to the writer from now on, nullptr: no more. Only where the host sees
   // them: kUsage otherwise.
@@ -129,6 +136,7 @@ class ExpertStore {
   [[nodiscard]] int64_t pool_bytes() const;
   // Where not everything is resident, else nullptr.
   [[nodiscard]] const DeviceExperts* device() const { return device_.get(); }
+  [[nodiscard]] DeviceExperts* device() { return device_.get(); }
   [[nodiscard]] const HostExperts& experts() const { return *experts_; }
 
  private:
@@ -138,6 +146,11 @@ class ExpertStore {
   void run_here(int64_t index, ConstMatrixView x, const Routes& routes, MatrixView y,
                 const kernels::ExpertView* table, int64_t experts);
   void count(int64_t index, int64_t tokens, const Routes& routes);
+  // What the last layer of device_ routed.
+  void note(int64_t index);
+  [[nodiscard]] bool whole_on_device() const {
+    return forced_ == nullptr && (resident_.has_value() || experts_->size() == 0);
+  }
   // tokens_of: [per_layer] of one call of the layer.
   void add_uses(int64_t index, const std::vector<int32_t>& tokens_of);
 

@@ -1,12 +1,16 @@
 // The wire of a real device: copies beside computing, marks, mapped memory. Its order is tested on
 // a fake one (tests/model).
+#include <atomic>
 #include <cstring>
 #include <numeric>
+#include <random>
 
 #include <gtest/gtest.h>
 
 #include "device/buffer.h"
+#include "device/graphs.h"
 #include "kernels/backend.h"
+#include "kernels/route_exchange.h"
 
 namespace longshore::kernels {
 namespace {
@@ -95,6 +99,130 @@ TEST_F(Wire, RefusesToPinWhatIsPinned) {
   EXPECT_EQ(again.error().kind, ErrorKind::kMemory);
   EXPECT_TRUE(backend->synchronize()) << "a refusal is no fault";
   wire->unpin(host.data());
+}
+
+// The host's side of one layer, as often as a captured step is launched.
+TEST_F(Wire, ACapturedExchangeMeetsTheHostEveryTime) {
+  RouteExchange& exchange = *RouteExchange::of(*backend);
+  auto& graphs = dynamic_cast<device::Graphs&>(*backend);
+  constexpr int64_t kTokens = 3, kTopK = 5, kHidden = 264, kExperts = 40;
+  constexpr int64_t kRoutes = kTokens * kTopK;
+  constexpr int64_t kLine = 64;
+  constexpr int64_t kXBytes = kTokens * kHidden * 2;
+  constexpr auto kTableBytes = static_cast<int64_t>(kExperts * sizeof(ExpertView));
+  device::Memory& mapped = wire->mapped();
+  const auto take = [&](device::Memory& memory, int64_t bytes, int fill) {
+    device::Buffer made = allocate(memory, bytes);
+    const std::vector<std::byte> value(static_cast<size_t>(bytes), static_cast<std::byte>(fill));
+    LS_CHECK(memory.upload(made.data(), value.data(), bytes).has_value());
+    return made;
+  };
+  const auto ints = [](const device::Buffer& b) { return reinterpret_cast<int32_t*>(b.data()); };
+  const device::Buffer words = take(mapped, 4 * kLine, 0);
+  const device::Buffer ids = take(backend->memory(), kRoutes * 4, 0xFF);
+  const device::Buffer weights = take(backend->memory(), kRoutes * 4, 0xFF);
+  const device::Buffer x = take(backend->memory(), kXBytes, 0xFF);
+  const device::Buffer out_ids = take(mapped, kRoutes * 4, 0xEE);
+  const device::Buffer out_weights = take(mapped, kRoutes * 4, 0xEE);
+  const device::Buffer out_x = take(mapped, kXBytes, 0xEE);
+  const device::Buffer now = take(mapped, kRoutes * 4, 0xEE);
+  const device::Buffer later = take(mapped, kRoutes * 4, 0xEE);
+  const device::Buffer entries = take(mapped, kTableBytes, 0xEE);
+  const device::Buffer table = take(backend->memory(), kTableBytes, 0x11);
+  const device::Buffer to_now = take(backend->memory(), kRoutes * 4, 0xFF);
+  const device::Buffer to_later = take(backend->memory(), kRoutes * 4, 0xFF);
+  const device::Buffer sum = take(mapped, kTokens * kHidden * 4, 0);
+  const device::Buffer y = take(backend->memory(), kTokens * kHidden * 4, 0);
+  const auto word = [&](int64_t i) { return ints(words) + i * kLine / 4; };
+  const auto set = [&](int64_t i, int32_t value) {
+    std::atomic_ref<int32_t>(*word(i)).store(value, std::memory_order_release);
+  };
+
+  graphs.begin_capture();
+  exchange.publish_routes({.ids = ints(ids),
+                           .count = kRoutes,
+                           .to_ids = ints(out_ids),
+                           .weights = reinterpret_cast<const float*>(weights.data()),
+                           .to_weights = reinterpret_cast<float*>(out_weights.data()),
+                           .x = {x.data(), DType::kBF16, kTokens, kHidden, kHidden},
+                           .to_x = out_x.data(),
+                           .ready = word(0)});
+  exchange.take_routes({.decided = word(1),
+                        .now = ints(now),
+                        .later = ints(later),
+                        .count = kRoutes,
+                        .entries = reinterpret_cast<const ExpertView*>(entries.data()),
+                        .num_experts = kExperts,
+                        .table = reinterpret_cast<ExpertView*>(table.data()),
+                        .to_now = ints(to_now),
+                        .to_later = ints(to_later)});
+  backend->wait_for_host(word(2), 1);
+  exchange.add_when({.x = MatrixView{sum.data(), DType::kF32, kTokens, kHidden, kHidden},
+                     .y = {y.data(), DType::kF32, kTokens, kHidden, kHidden}},
+                    word(3));
+  const auto graph = graphs.end_capture();
+  ASSERT_TRUE(graph) << graph.error().message;
+
+  std::mt19937 random(5);
+  std::vector<float> expected_y(kTokens * kHidden, 0);
+  std::vector<std::byte> expected_table(kTableBytes, std::byte{0x11});
+  for (int round = 0; round < 50; ++round) {
+    std::memset(words.data(), 0, 4 * kLine);
+    std::vector<int32_t> sent(kRoutes), sent_weights(kRoutes), sent_x(kXBytes / 4);
+    for (auto* values : {&sent, &sent_weights, &sent_x}) {
+      for (int32_t& value : *values) value = static_cast<int32_t>(random());
+    }
+    backend->copy_ints(sent.data(), kRoutes, ints(ids));
+    backend->copy_ints(sent_weights.data(), kRoutes, ints(weights));
+    backend->copy_ints(sent_x.data(), kXBytes / 4, ints(x));
+    graphs.launch(*graph);
+    const auto end = wire->computed();
+    while (std::atomic_ref<int32_t>(*word(0)).load(std::memory_order_acquire) == 0) {
+    }
+    EXPECT_FALSE(wire->passed(end));
+    EXPECT_EQ(std::memcmp(out_ids.data(), sent.data(), kRoutes * 4), 0);
+    EXPECT_EQ(std::memcmp(out_weights.data(), sent_weights.data(), kRoutes * 4), 0);
+    EXPECT_EQ(std::memcmp(out_x.data(), sent_x.data(), kXBytes), 0);
+    for (int64_t i = 0; i < kRoutes; ++i) {
+      const auto who = random() % 3;
+      const auto id = static_cast<int32_t>(random() % kExperts);
+      ints(now)[i] = who == 0 ? id : -1;
+      ints(later)[i] = who == 1 ? id : -1;
+      auto* entry = entries.data() + static_cast<size_t>(id) * sizeof(ExpertView);
+      std::memset(entry, static_cast<int>(random() % 255), sizeof(ExpertView));
+    }
+    for (int64_t i = 0; i < kRoutes; ++i) {
+      if (ints(later)[i] < 0) continue;
+      const auto at = static_cast<size_t>(ints(later)[i]) * sizeof(ExpertView);
+      std::memcpy(expected_table.data() + at, entries.data() + at, sizeof(ExpertView));
+    }
+    set(1, 1);
+    auto* sums = reinterpret_cast<float*>(sum.data());
+    const bool there = random() % 2 == 0;
+    for (int64_t i = 0; i < kTokens * kHidden; ++i) {
+      sums[i] = static_cast<float>(random() % 1000);
+      if (there) expected_y[static_cast<size_t>(i)] += sums[i];
+    }
+    if (round % 2 == 0) {
+      exchange.signal_copied(word(2));
+    } else {
+      set(2, 1);
+    }
+    EXPECT_FALSE(wire->passed(end));
+    set(3, there ? RouteExchange::kThere : RouteExchange::kNothing);
+    ASSERT_TRUE(backend->synchronize());
+    std::vector<std::byte> got(kTableBytes);
+    ASSERT_TRUE(backend->memory().download(got.data(), table.data(), kTableBytes));
+    EXPECT_EQ(got, expected_table) << round;
+    std::vector<float> got_y(expected_y.size());
+    ASSERT_TRUE(backend->memory().download(got_y.data(), y.data(), kTokens * kHidden * 4));
+    EXPECT_EQ(got_y, expected_y) << round;
+    for (const auto& [on_device, host] : {std::pair(&to_now, &now), std::pair(&to_later, &later)}) {
+      std::vector<std::byte> routes(kRoutes * 4);
+      ASSERT_TRUE(backend->memory().download(routes.data(), on_device->data(), kRoutes * 4));
+      EXPECT_EQ(std::memcmp(routes.data(), host->data(), kRoutes * 4), 0) << round;
+    }
+  }
 }
 
 }  // namespace

@@ -97,18 +97,47 @@ FakeDevice::FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity
   LS_CHECK(inner_->memory().host());
 }
 
-template <typename Run>
-void FakeDevice::operate(const char* what, Run run) {
+void FakeDevice::operate(const char* what, std::function<void()> run) {
+  enqueue({what, std::move(run)});
+}
+
+void FakeDevice::wait_until(const int32_t* word, int32_t value) {
+  LS_CHECK(!memory_.contains(word));
+  enqueue({"a wait", {}, word, value});
+}
+
+void FakeDevice::enqueue(Queued work) {
   if (capturing_) {
-    captured_.push_back({what, run});
+    captured_.push_back(std::move(work));
     return;
   }
-  ++calls[what];
-  if (++operations_ == fail_at_)
-    fault_ = Error{ErrorKind::kDevice, fmt::format("{} on the fake device: told to fail", what)};
-  if (fault_) return;
-  const FakeMemory::Access access(memory_);
-  run();
+  queued_ += work.word == nullptr ? 1 : 0;
+  queue_.push_back(std::move(work));
+  progress();
+}
+
+void FakeDevice::progress() {
+  LS_CHECK_MSG(!running_, "an operation queues another");
+  while (!queue_.empty()) {
+    const Queued& next = queue_.front();
+    if (next.word != nullptr) {
+      const std::atomic_ref<const int32_t> word(*next.word);
+      if (word.load() < next.value && !fault_) transfers_.run_copies_before(next.word);
+      if (word.load() < next.value && !fault_) return;
+    } else {
+      ++calls[next.what];
+      if (++operations_ == fail_at_)
+        fault_ = Error{ErrorKind::kDevice,
+                       fmt::format("{} on the fake device: told to fail", next.what)};
+      if (!fault_) {
+        const FakeMemory::Access access(memory_);
+        running_ = true;
+        next.run();
+        running_ = false;
+      }
+    }
+    queue_.pop_front();
+  }
 }
 
 void FakeDevice::check_inside(const void* data, const char* what) const {
@@ -136,7 +165,9 @@ void FakeDevice::copy_ints(const int32_t* host, int64_t count, int32_t* to) {
   LS_CHECK(!memory_.contains(host));
   LS_CHECK_MSG(!capturing_, "the values would freeze in the graph");
   check_inside(to, "copy_ints' target");
-  operate("copy_ints", [&] { std::copy_n(host, count, to); });
+  operate("copy_ints", [values = std::vector<int32_t>(host, host + count), to] {
+    std::copy(values.begin(), values.end(), to);
+  });
 }
 
 void FakeDevice::copy_out(const std::byte* from, int64_t bytes, std::byte* to) {
@@ -147,13 +178,62 @@ void FakeDevice::copy_out(const std::byte* from, int64_t bytes, std::byte* to) {
 }
 
 void FakeDevice::wait_for_host(const int32_t* flag, int32_t value) {
-  LS_CHECK(!memory_.contains(flag));
-  ++calls["wait_for_host"];
-  Backend::wait_for_host(flag, value);
+  wait_until(flag, value);
+}
+
+void FakeDevice::publish_routes(const kernels::PublishRoutesParams& p) {
+  check_inside(p.ids, "ids");
+  LS_CHECK(!memory_.contains(p.to_ids) && !memory_.contains(p.ready));
+  if (p.weights != nullptr) {
+    check_inside(p.weights, "weights");
+    check_inside(p.x.data, "x");
+    LS_CHECK(!memory_.contains(p.to_weights) && !memory_.contains(p.to_x));
+  }
+  operate("publish_routes", [this, p] {
+    std::copy_n(p.ids, p.count, p.to_ids);
+    if (p.weights != nullptr) {
+      std::copy_n(p.weights, p.count, p.to_weights);
+      std::memcpy(p.to_x, p.x.data,
+                  static_cast<size_t>(p.x.rows * p.x.cols * dtype_size(p.x.dtype)));
+    }
+    LS_CHECK_MSG(*p.ready == 0, "the word is from an earlier step");
+    *p.ready = 1;
+    // Whoever reads the word knows that all before it is done.
+    transfers_.operations_seen_ = operations_;
+  });
+}
+
+void FakeDevice::take_routes(const kernels::TakeRoutesParams& p) {
+  LS_CHECK(!memory_.contains(p.now) && !memory_.contains(p.later) && !memory_.contains(p.entries));
+  check_inside(p.table, "the table of experts");
+  check_inside(p.to_now, "to_now");
+  check_inside(p.to_later, "to_later");
+  wait_until(p.decided, 1);
+  operate("take_routes", [p] {
+    std::copy_n(p.now, p.count, p.to_now);
+    std::copy_n(p.later, p.count, p.to_later);
+    for (int64_t i = 0; i < p.count; ++i) {
+      LS_CHECK(p.now[i] < 0 || p.later[i] < 0);
+      if (p.later[i] >= 0) p.table[p.later[i]] = p.entries[p.later[i]];
+    }
+  });
+}
+
+void FakeDevice::add_when(const kernels::AddParams& p, const int32_t* word) {
+  check_inside(p.y.data, "y");
+  wait_until(word, 1);
+  operate("add_when", [this, p, word] {
+    if (*word == kThere) inner_->add(p);
+  });
+}
+
+void FakeDevice::signal_copied(int32_t* word) {
+  LS_CHECK(!memory_.contains(word));
+  transfers_.pending_.push_back({nullptr, nullptr, 0, word});
 }
 
 void FakeDevice::begin_capture() {
-  LS_CHECK(!capturing_);
+  LS_CHECK(!capturing_ && queue_.empty());
   capturing_ = true;
   captured_.clear();
   live_bytes_ = memory_.live_bytes();
@@ -173,7 +253,7 @@ Result<FakeDevice::Id> FakeDevice::end_capture() {
 void FakeDevice::launch(Id id) {
   LS_CHECK(!capturing_);
   ++launches;
-  for (const Captured& operation : graphs_.at(id)) operate(operation.what, operation.run);
+  for (const Queued& work : graphs_.at(id)) enqueue(work);
 }
 
 void FakeDevice::drop(Id id) {
@@ -183,6 +263,9 @@ void FakeDevice::drop(Id id) {
 Result<void> FakeDevice::synchronize() {
   LS_CHECK_MSG(!capturing_, "nothing runs while it is captured");
   transfers_.run_copies(static_cast<int64_t>(transfers_.pending_.size()));
+  progress();
+  LS_CHECK_MSG(queue_.empty(), "{} operations wait for a word that nobody will write",
+               queue_.size());
   transfers_.operations_seen_ = operations_;
   if (fault_) return tl::unexpected<Error>(*fault_);
   return {};
@@ -382,6 +465,7 @@ void FakeTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
   if (++copies == fail_copy_at)
     device_.fault_ = Error{ErrorKind::kDevice, "a copy on the fake device: told to fail"};
   copied_bytes += bytes;
+  if (on_copy) on_copy();
   if (const auto use = last_use_.find(to); use != last_use_.end()) {
     LS_CHECK_MSG(use->second <= operations_seen_,
                  "a copy over what operation {} reads, and it came after {} only", use->second,
@@ -397,7 +481,17 @@ void FakeTransfers::run_copies(int64_t until) {
   const FakeMemory::Access access(device_.memory_);
   for (; done_ < until; ++done_) {
     const Pending& copy = pending_[static_cast<size_t>(done_)];
-    if (!device_.fault_) std::memcpy(copy.to, copy.host, static_cast<size_t>(copy.bytes));
+    if (copy.word != nullptr) {
+      // After a fault nothing is written: nobody may rely on it.
+      if (!device_.fault_) *copy.word = 1;
+    } else if (!device_.fault_)
+      std::memcpy(copy.to, copy.host, static_cast<size_t>(copy.bytes));
+  }
+}
+
+void FakeTransfers::run_copies_before(const int32_t* word) {
+  for (auto i = static_cast<size_t>(done_); i < pending_.size(); ++i) {
+    if (pending_[i].word == word) return run_copies(static_cast<int64_t>(i) + 1);
   }
 }
 
@@ -407,17 +501,18 @@ FakeTransfers::Mark FakeTransfers::copied() {
 }
 
 FakeTransfers::Mark FakeTransfers::computed() {
-  marks_.push_back({false, device_.operations_});
+  marks_.push_back({false, device_.queued_});
   return marks_.size() - 1;
 }
 
 void FakeTransfers::compute_waits_for(Mark copied) {
   LS_CHECK(copied == 0 || point(copied).of_copies);
+  LS_CHECK_MSG(device_.queue_.empty(), "not between waits for the host");
   if (copied != 0) run_copies(point(copied).before);
 }
 
 void FakeTransfers::copy_waits_for(Mark computed) {
-  LS_CHECK(!point(computed).of_copies);
+  LS_CHECK(!point(computed).of_copies && device_.operations_ >= point(computed).before);
   operations_seen_ = std::max(operations_seen_, point(computed).before);
 }
 
@@ -426,6 +521,8 @@ bool FakeTransfers::passed(Mark mark) {
   if (at.of_copies) {
     run_copies(at.before);
   } else {
+    device_.progress();
+    if (device_.operations_ < at.before) return false;
     operations_seen_ = std::max(operations_seen_, at.before);
   }
   return true;

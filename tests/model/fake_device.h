@@ -2,13 +2,16 @@
 // except inside an operation, an upload or a download. A stray host access is a segmentation fault;
 // a pointer of an operation that does not lie in that memory ends the program.
 //
-// Operations run at once, but what they write may only be relied on after synchronize(), as on a
-// real device. The memory is closed for the whole process, so one thread at a time may run
-// operations.
+// Operations run in their order as soon as nothing before them waits for the host; what waits goes
+// on when somebody asks (passed(), another operation, synchronize()). A queue that waits for a word
+// when it is synchronised ends the program: nobody would ever write it. What operations write may
+// only be relied on after synchronize(), a mark that passed or a word, as on a real device. The
+// memory is closed for the whole process, so one thread at a time may run operations.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +24,7 @@
 #include "device/transfers.h"
 #include "kernels/backend.h"
 #include "kernels/moe_tuning.h"
+#include "kernels/route_exchange.h"
 
 namespace longshore {
 
@@ -93,20 +97,25 @@ class FakeTransfers final : public device::Transfers {
   int64_t pinned_bytes = 0;
   int64_t copies = 0;
   int64_t copied_bytes = 0;
-  int64_t fail_copy_at = -1;  // the copy of that number, and all work after it
+  int64_t fail_copy_at = -1;      // the copy of that number, and all work after it
+  std::function<void()> on_copy;  // as each is queued
 
  private:
   friend class FakeDevice;
+  // A copy, or a word to be written behind those before it.
   struct Pending {
     std::byte* to;
     const std::byte* host;
     int64_t bytes;
+    int32_t* word = nullptr;
   };
   struct Point {
     bool of_copies;
     int64_t before;  // copies or operations queued before it
   };
   void run_copies(int64_t until);
+  // Up to the word's, if it is on its way.
+  void run_copies_before(const int32_t* word);
   [[nodiscard]] const Point& point(Mark mark) const { return marks_[mark]; }
 
   FakeDevice& device_;
@@ -119,7 +128,10 @@ class FakeTransfers final : public device::Transfers {
   std::map<const std::byte*, int64_t> pins_;
 };
 
-class FakeDevice final : public kernels::Backend, public device::Graphs, public kernels::MoeTuning {
+class FakeDevice final : public kernels::Backend,
+                         public device::Graphs,
+                         public kernels::MoeTuning,
+                         public kernels::RouteExchange {
  public:
   // inner: a host backend, whose arithmetic this has.
   explicit FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity = int64_t{1} << 32);
@@ -148,6 +160,11 @@ class FakeDevice final : public kernels::Backend, public device::Graphs, public 
   [[nodiscard]] FakeTransfers* transfers() override { return has_wire ? &transfers_ : nullptr; }
   bool has_wire = true;
   [[nodiscard]] Result<void> synchronize() override;
+
+  void publish_routes(const kernels::PublishRoutesParams& p) override;
+  void take_routes(const kernels::TakeRoutesParams& p) override;
+  void add_when(const kernels::AddParams& p, const int32_t* word) override;
+  void signal_copied(int32_t* word) override;
 
   void begin_capture() override;
   [[nodiscard]] Result<Id> end_capture() override;
@@ -191,9 +208,19 @@ class FakeDevice final : public kernels::Backend, public device::Graphs, public 
   friend class FakeTransfers;
   void check_experts(const kernels::ExpertsParams& p) const;
   void run_experts(const kernels::ExpertsParams& p);
-  // Counts the operation and runs it with the memory open, unless the device has failed.
-  template <typename Run>
-  void operate(const char* what, Run run);
+  // Queued work: an operation, or a wait until the word has reached the value.
+  struct Queued {
+    const char* what;
+    std::function<void()> run;
+    const int32_t* word = nullptr;
+    int32_t value = 0;
+  };
+  // An operation is counted when it runs, with the memory open, unless the device has failed.
+  void operate(const char* what, std::function<void()> run);
+  void wait_until(const int32_t* word, int32_t value);
+  void enqueue(Queued work);
+  // Runs what waits for nothing.
+  void progress();
   void check_inside(const void* data, const char* what) const;
   void check_weight(const WeightView& w) const;
   void check_weight_place(const WeightView& w) const;
@@ -202,18 +229,17 @@ class FakeDevice final : public kernels::Backend, public device::Graphs, public 
   FakeMemory memory_;  // outlives inner_
   FakeTransfers transfers_{*this};
   std::unique_ptr<kernels::Backend> inner_;
-  struct Captured {
-    const char* what;
-    std::function<void()> run;
-  };
+  std::deque<Queued> queue_;
+  int64_t queued_ = 0;  // operations so far
+  bool running_ = false;
   bool capturing_ = false;
   int64_t live_bytes_ = 0;  // when capturing began
-  std::vector<Captured> captured_;
-  std::map<Id, std::vector<Captured>> graphs_;
+  std::vector<Queued> captured_;
+  std::map<Id, std::vector<Queued>> graphs_;
   Id last_graph_ = 0;
   int64_t fail_when_serving_ = -1;
   // A test sets the fault while the engine's thread works.
-  std::atomic<int64_t> operations_ = 0;
+  std::atomic<int64_t> operations_ = 0;  // that have run
   std::atomic<int64_t> fail_at_ = -1;
   std::optional<Error> fault_;
 };

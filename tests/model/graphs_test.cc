@@ -1,13 +1,8 @@
 // A decode step that a device runs as a captured graph gives what its operations give one by one.
-#include <cmath>
-#include <numeric>
-#include <random>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/kv_pool.h"
-#include "tests/model/golden.h"
+#include "tests/model/step_batch.h"
 
 namespace longshore {
 namespace {
@@ -56,57 +51,6 @@ TEST(StepShapes, GuessesMakeRowsOfEveryCountUpToEight) {
   EXPECT_EQ(rows_of(step_shapes(config, many, {})).back(), 64);
 }
 
-// Sequences of random ids, each with its own scattered pages, in caches of a pool.
-struct Batch {
-  Batch(TestModel& m, int64_t sequences, int64_t width)
-      : test(m), width(width), pool(*engine::KvPool::create(m.layout, sequences * width + 1)) {
-    // Page 0 is what capturing writes to.
-    for (int32_t page = 1; page <= sequences * width; ++page) table.push_back(page);
-    std::shuffle(table.begin(), table.end(), random);
-    lengths.resize(static_cast<size_t>(sequences), 0);
-  }
-
-  // The next `tokens` tokens of the sequences, logits of all rows.
-  Result<std::vector<float>> step(const std::vector<int64_t>& sequences, int64_t tokens) {
-    std::vector<int32_t> ids, positions, sequence_of, rows, pages;
-    for (size_t b = 0; b < sequences.size(); ++b) {
-      const auto s = static_cast<size_t>(sequences[b]);
-      for (int64_t i = 0; i < tokens; ++i) {
-        ids.push_back(static_cast<int32_t>(random() %
-                                           static_cast<uint64_t>(test.model->config().vocab_size)));
-        positions.push_back(lengths[s]++);
-        sequence_of.push_back(static_cast<int32_t>(b));
-        rows.push_back(static_cast<int32_t>(rows.size()));
-      }
-      pages.insert(pages.end(), table.begin() + sequences[b] * width,
-                   table.begin() + (sequences[b] + 1) * width);
-    }
-    model::StepInput input;
-    input.ids = ids.data();
-    input.batch = {.tokens = static_cast<int64_t>(ids.size()),
-                   .sequences = static_cast<int64_t>(sequences.size()),
-                   .positions = positions.data(),
-                   .sequence_of = sequence_of.data(),
-                   .page_table = pages.data(),
-                   .page_table_width = width};
-    input.logit_rows = rows;
-    input.caches = pool.caches();
-    const int64_t vocab = test.model->config().vocab_size;
-    std::vector<float> logits(rows.size() * static_cast<size_t>(vocab), NAN);
-    model::StepOutput output;
-    output.logits = {reinterpret_cast<std::byte*>(logits.data()), DType::kF32,
-                     static_cast<int64_t>(rows.size()), vocab, vocab};
-    LS_TRY_VOID(test.model->forward(input, output));
-    return logits;
-  }
-
-  TestModel& test;
-  int64_t width;
-  engine::KvPool pool;
-  std::mt19937_64 random{7};
-  std::vector<int32_t> table, lengths;
-};
-
 class Captured : public testing::TestWithParam<const char*> {};
 
 // Steps of 1 to 5 rows in graphs of 1, 2 and 4 and past them, contexts over two widths, batches
@@ -114,8 +58,8 @@ class Captured : public testing::TestWithParam<const char*> {};
 TEST_P(Captured, StepsGiveTheSameNumbers) {
   TestModel plain(conformance(GetParam()), "fake:reference", 64, 1, 8);
   TestModel quick(conformance(GetParam()), "fake:reference", 64, 1, 8);
-  Batch expected(plain, 5, 3);
-  Batch actual(quick, 5, 3);
+  StepBatch expected(plain, 5, 3);
+  StepBatch actual(quick, 5, 3);
   ASSERT_TRUE(quick.model->capture_steps(actual.pool.caches(), {.max_rows = 4}));
   EXPECT_EQ(static_cast<size_t>(quick.model->captured_steps()), quick.fake->live_graphs());
   ASSERT_GT(quick.model->captured_steps(), 3);
@@ -163,8 +107,8 @@ TEST(CapturedSteps, GiveTheSameNumbersOnAGpu) {
   for (const std::string& dir : {nano_path(), conformance("conf-fp8")}) {
     TestModel plain(dir, "cuda", 256, 1, 8);
     TestModel quick(dir, "cuda", 256, 1, 8);
-    Batch expected(plain, 5, 3);
-    Batch actual(quick, 5, 3);
+    StepBatch expected(plain, 5, 3);
+    StepBatch actual(quick, 5, 3);
     const auto captured = quick.model->capture_steps(actual.pool.caches(), {});
     ASSERT_TRUE(captured) << captured.error().message;
     const std::vector<std::pair<std::vector<int64_t>, int64_t>> steps = {
@@ -183,8 +127,8 @@ TEST(CapturedSteps, GiveTheSameNumbersOnAGpu) {
 
 TEST(CapturedSteps, OtherCachesAndObserversRunWithoutThem) {
   TestModel test(conformance("conf-bf16"), "fake:reference", 64, 1, 8);
-  Batch captured(test, 1, 1);
-  Batch other(test, 1, 1);
+  StepBatch captured(test, 1, 1);
+  StepBatch other(test, 1, 1);
   ASSERT_TRUE(test.model->capture_steps(captured.pool.caches(), {.max_rows = 1}));
   ASSERT_TRUE(other.step({0}, 1));
   EXPECT_EQ(test.model->replayed_steps(), 0);
@@ -194,20 +138,9 @@ TEST(CapturedSteps, OtherCachesAndObserversRunWithoutThem) {
   EXPECT_EQ(test.fake->live_graphs(), 0U);
 }
 
-TEST(CapturedSteps, ExpertsThatTheHostDecidesOnRunWithoutThem) {
-  offload::StoreOptions options;
-  options.budget_bytes = 0;
-  options.costs = {.wire_bytes_per_second = 1e10, .cpu_seconds_one_token = 1e-6};
-  TestModel test(conformance("conf-fp8"), "fake:reference", 64, 1, 8, options);
-  Batch batch(test, 1, 1);
-  ASSERT_TRUE(test.model->capture_steps(batch.pool.caches(), {}));
-  EXPECT_EQ(test.model->captured_steps(), 0);
-  EXPECT_TRUE(batch.step({0}, 1));
-}
-
 TEST(CapturedSteps, AFaultInAReplayIsAnErrorAndStays) {
   TestModel test(conformance("conf-bf16"), "fake:reference", 64, 1, 8);
-  Batch batch(test, 1, 1);
+  StepBatch batch(test, 1, 1);
   ASSERT_TRUE(test.model->capture_steps(batch.pool.caches(), {.max_rows = 1}));
   ASSERT_TRUE(batch.step({0}, 1));
   test.fake->fail_at(9);
@@ -221,7 +154,7 @@ TEST(CapturedSteps, AFaultInAReplayIsAnErrorAndStays) {
 
 TEST(CapturedSteps, ARefusedCaptureEndsTheStart) {
   TestModel test(conformance("conf-bf16"), "fake:reference", 64, 1, 8);
-  Batch batch(test, 1, 1);
+  StepBatch batch(test, 1, 1);
   test.fake->fail_capture_in = 2;
   const auto refused = test.model->capture_steps(batch.pool.caches(), {.max_rows = 4});
   ASSERT_FALSE(refused);

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <atomic>
 
 #include "device/cuda/transfers.h"
+#include "device/cuda/words.h"
 
 namespace longshore::device::cuda {
 namespace {
@@ -80,6 +82,12 @@ void CudaTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
   context_.check(
       cudaMemcpyAsync(to, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
       "copying an expert");
+}
+
+void CudaTransfers::signal(int32_t* word) {
+  if (write_word(context_, stream_, word, 1)) return;
+  // The context has the fault; what waits goes on.
+  std::atomic_ref<int32_t>(*word).store(1, std::memory_order_release);
 }
 
 Transfers::Mark CudaTransfers::record(cudaStream_t stream) {

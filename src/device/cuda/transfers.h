@@ -25,6 +25,8 @@ class CudaTransfers final : public Transfers {
   void unpin(const std::byte* data) override;
   [[nodiscard]] Memory& mapped() override { return *mapped_; }
   void copy(std::byte* to, const std::byte* host, int64_t bytes) override;
+  // *word, mapped, becomes 1 behind the copies that were queued before.
+  void signal(int32_t* word);
   [[nodiscard]] Mark copied() override { return record(stream_); }
   [[nodiscard]] Mark computed() override { return record(context_.stream()); }
   void compute_waits_for(Mark copied) override { wait(context_.stream(), copied); }

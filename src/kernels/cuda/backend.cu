@@ -1,22 +1,29 @@
 // The CUDA backend: every operation is a function of ops.h.
 #include <fmt/format.h>
 
+#include "device/buffer.h"
 #include "device/cuda/context.h"
 #include "device/cuda/graphs.h"
 #include "device/cuda/transfers.h"
 #include "kernels/cuda/entry.h"
+#include "kernels/cuda/exchange/exchange.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/moe_tuning.h"
 
 namespace longshore::kernels::cuda {
 namespace {
 
-class CudaBackend final : public Backend, public device::Graphs, public MoeTuning {
+class CudaBackend final : public Backend,
+                          public device::Graphs,
+                          public MoeTuning,
+                          public RouteExchange {
  public:
   CudaBackend(std::unique_ptr<Context> context,
-              std::unique_ptr<device::cuda::CudaTransfers> transfers, const CudaOptions& options)
+              std::unique_ptr<device::cuda::CudaTransfers> transfers, device::Buffer counter,
+              const CudaOptions& options)
       : context_(std::move(context)),
         transfers_(std::move(transfers)),
+        counter_(std::move(counter)),
         graphs_(*context_),
         moe_configs_(options.moe_config_folder, context_->name(),
                      [](const std::string& line) { fmt::print(stderr, "{}\n", line); }),
@@ -44,6 +51,17 @@ class CudaBackend final : public Backend, public device::Graphs, public MoeTunin
   [[nodiscard]] Result<Id> end_capture() override { return graphs_.end_capture(); }
   void launch(Id id) override { graphs_.launch(id); }
   void drop(Id id) override { graphs_.drop(id); }
+
+  void publish_routes(const PublishRoutesParams& params) override {
+    cuda::publish_routes(*context_, params, reinterpret_cast<unsigned*>(counter_.data()));
+  }
+  void take_routes(const TakeRoutesParams& params) override {
+    cuda::take_routes(*context_, params);
+  }
+  void add_when(const AddParams& params, const int32_t* word) override {
+    cuda::add_when(*context_, params, word);
+  }
+  void signal_copied(int32_t* word) override { transfers_->signal(word); }
 
   void embed(const EmbedParams& params) override { cuda::embed(*context_, params); }
   void gather_rows(const GatherRowsParams& params) override {
@@ -92,6 +110,7 @@ class CudaBackend final : public Backend, public device::Graphs, public MoeTunin
  private:
   std::unique_ptr<Context> context_;
   std::unique_ptr<device::cuda::CudaTransfers> transfers_;  // after the context: it goes first
+  device::Buffer counter_;                                  // likewise; of publish_routes
   device::cuda::CudaGraphs graphs_;                         // likewise
   MoeConfigs moe_configs_;
   bool moe_w8a8_;
@@ -113,5 +132,14 @@ extern "C" longshore::kernels::Backend* longshore_cuda_create_1(
     error = std::move(transfers).error();
     return nullptr;
   }
-  return new CudaBackend(std::move(*context), std::move(*transfers), options);
+  constexpr int32_t kZero = 0;
+  longshore::device::Memory& memory = (*context)->memory();
+  auto counter = longshore::device::Buffer::allocate(memory, sizeof kZero, "a counter");
+  auto zeroed = counter ? memory.upload(counter->data(), &kZero, sizeof kZero)
+                        : longshore::Result<void>(tl::unexpected(counter.error()));
+  if (!zeroed) {
+    error = std::move(zeroed).error();
+    return nullptr;
+  }
+  return new CudaBackend(std::move(*context), std::move(*transfers), std::move(*counter), options);
 }

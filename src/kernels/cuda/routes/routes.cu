@@ -1,5 +1,6 @@
 // What passes between the router and those who compute experts: copies to mapped host memory, masks
 // of routes, sums.
+#include "device/cuda/words.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -31,14 +32,6 @@ __global__ void mask(MaskRoutesParams p) {
   }
 }
 
-// One thread. System scope: the host wrote what the flag stands for before it wrote the flag.
-__global__ void wait(const int32_t* flag, int32_t value) {
-  int32_t seen = 0;
-  do {
-    asm volatile("ld.acquire.sys.b32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
-  } while (static_cast<int32_t>(static_cast<uint32_t>(seen) - static_cast<uint32_t>(value)) < 0);
-}
-
 // Grid: y.rows in y.
 __global__ void accumulate(AddParams p) {
   const float* x = reinterpret_cast<const float*>(p.x.data) + int64_t{blockIdx.y} * p.x.stride;
@@ -66,8 +59,7 @@ void copy_out(Context& context, const std::byte* from, int64_t bytes, std::byte*
 
 void wait_for_host(Context& context, const int32_t* flag, int32_t value) {
   LS_CHECK(flag != nullptr);
-  wait<<<1, 1, 0, context.stream()>>>(flag, value);
-  context.launched("wait_for_host");
+  device::cuda::wait_for_word(context, context.stream(), flag, value);
 }
 
 void mask_routes(Context& context, const MaskRoutesParams& p) {

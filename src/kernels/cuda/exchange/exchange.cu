@@ -1,0 +1,120 @@
+// A layer's routes go out to the host, its decision comes back. The waits are polls inside the
+// kernel that needs what is waited for: a wait of the stream's and the launch behind it would come
+// to several microseconds more. No block waits for another block, so nothing is kept from running.
+#include "kernels/cuda/exchange/exchange.h"
+#include "kernels/validate.h"
+
+namespace longshore::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// System scope: the host wrote what the word stands for before it wrote the word.
+__device__ int32_t poll(const int32_t* word) {
+  int32_t seen = 0;
+  do {
+    asm volatile("ld.acquire.sys.b32 %0, [%1];" : "=r"(seen) : "l"(word) : "memory");
+  } while (seen == 0);
+  return seen;
+}
+
+template <typename T>
+__device__ void copy_part(const T* from, int64_t count, T* to) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride)
+    to[i] = from[i];
+}
+
+// The block that comes last says that all of it is there.
+__global__ void publish(PublishRoutesParams p, int64_t x_words, unsigned* counter) {
+  copy_part(p.ids, p.count, p.to_ids);
+  if (p.weights != nullptr) {
+    copy_part(p.weights, p.count, p.to_weights);
+    copy_part(reinterpret_cast<const int4*>(p.x.data), x_words, reinterpret_cast<int4*>(p.to_x));
+  }
+  __threadfence_system();
+  __syncthreads();
+  if (threadIdx.x != 0 || atomicInc(counter, gridDim.x - 1) != gridDim.x - 1) return;
+  __threadfence_system();
+  asm volatile("st.release.sys.b32 [%0], %1;" : : "l"(p.ready), "r"(1) : "memory");
+}
+
+// One block.
+__global__ void take(TakeRoutesParams p) {
+  if (threadIdx.x == 0) (void)poll(p.decided);
+  __syncthreads();
+  constexpr int kEntryWords = sizeof(ExpertView) / sizeof(int32_t);
+  for (int64_t i = threadIdx.x; i < p.count; i += kThreads) {
+    p.to_now[i] = __ldcv(p.now + i);
+    p.to_later[i] = __ldcv(p.later + i);
+  }
+  // Several routes of one expert write the same entry.
+  for (int64_t i = threadIdx.x / kEntryWords; i < p.count; i += kThreads / kEntryWords) {
+    if (threadIdx.x / kEntryWords >= kThreads / kEntryWords) break;
+    const int32_t expert = __ldcv(p.later + i);
+    if (expert < 0) continue;
+    const int word = static_cast<int>(threadIdx.x) % kEntryWords;
+    reinterpret_cast<int32_t*>(p.table + expert)[word] =
+        __ldcv(reinterpret_cast<const int32_t*>(p.entries + expert) + word);
+  }
+}
+
+// Grid: y.rows in y.
+__global__ void accumulate(AddParams p, const int32_t* word) {
+  __shared__ int32_t said;
+  if (threadIdx.x == 0) said = poll(word);
+  __syncthreads();
+  if (said != RouteExchange::kThere) return;
+  const float* x = reinterpret_cast<const float*>(p.x.data) + int64_t{blockIdx.y} * p.x.stride;
+  float* y = reinterpret_cast<float*>(p.y.data) + int64_t{blockIdx.y} * p.y.stride;
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < p.y.cols; i += stride)
+    y[i] += __ldcv(x + i);
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace
+
+void publish_routes(Context& context, const PublishRoutesParams& p, unsigned* counter) {
+  LS_CHECK(p.ids != nullptr && p.to_ids != nullptr && p.ready != nullptr && p.count >= 1);
+  int64_t x_words = 0;
+  if (p.weights != nullptr) {
+    LS_CHECK(p.to_weights != nullptr && p.to_x != nullptr && p.x.stride == p.x.cols);
+    const int64_t bytes = p.x.rows * p.x.cols * dtype_size(p.x.dtype);
+    constexpr auto kWord = static_cast<int64_t>(sizeof(int4));
+    const auto address =
+        reinterpret_cast<uintptr_t>(p.x.data) | reinterpret_cast<uintptr_t>(p.to_x);
+    LS_CHECK_MSG(bytes % kWord == 0 && address % sizeof(int4) == 0, "{} bytes of x", bytes);
+    x_words = bytes / kWord;
+  }
+  // A block writes 4 KB at a time: few of them fill the wire.
+  const auto blocks =
+      static_cast<unsigned>(std::clamp<int64_t>(ceil_div(x_words, kThreads), 1, 32));
+  publish<<<blocks, kThreads, 0, context.stream()>>>(p, x_words, counter);
+  context.launched("publish_routes");
+}
+
+void take_routes(Context& context, const TakeRoutesParams& p) {
+  LS_CHECK(p.decided != nullptr && p.now != nullptr && p.later != nullptr && p.count >= 1);
+  LS_CHECK(p.entries != nullptr && p.table != nullptr && p.to_now != nullptr &&
+           p.to_later != nullptr);
+  static_assert(sizeof(ExpertView) % sizeof(int32_t) == 0 &&
+                sizeof(ExpertView) / sizeof(int32_t) <= kThreads);
+  take<<<1, kThreads, 0, context.stream()>>>(p);
+  context.launched("take_routes");
+}
+
+void add_when(Context& context, const AddParams& p, const int32_t* word) {
+  validate(p);
+  LS_CHECK(word != nullptr && p.y.rows >= 1 && p.y.cols >= 1);
+  LS_CHECK_MSG(p.y.rows <= 65535, "{} rows", p.y.rows);
+  const dim3 grid(static_cast<unsigned>(std::min<int64_t>(ceil_div(p.y.cols, kThreads), 32)),
+                  static_cast<unsigned>(p.y.rows));
+  accumulate<<<grid, kThreads, 0, context.stream()>>>(p, word);
+  context.launched("add_when");
+}
+
+}  // namespace longshore::kernels::cuda
