@@ -53,8 +53,9 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
   tokens_ = tokens;
   const int64_t longest = longest_context(input.batch);
   StepGraphs* graphs = input.hidden_rows == nullptr ? nullptr : graphs_from(hidden);
-  if (graphs != nullptr && experts_.whole_on_device()) {
-    if (const StepGraphs::Step* graph = graphs->find(input, longest))
+  if (graphs != nullptr) {
+    if (const StepGraphs::Step* graph = graphs->find(input, longest);
+        graph != nullptr && experts_.capturable(graph->shape.rows))
       return replay(*graphs, *graph, input, output);
   }
   const StepArrays::View arrays = arrays_.stage(input);
@@ -100,8 +101,8 @@ Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, cons
                          const StepOutput& output) {
   (void)arrays_.stage(input, graph.shape);
   graphs.launch(graph);
-  experts_.count_on_device(input.batch.tokens);
   ++replayed_;
+  LS_TRY_VOID(experts_.serve(input.batch.tokens, graph.shape.rows, input.cancel));
   return fetch_head(*backend_, workspace_, input, output);
 }
 
@@ -110,7 +111,7 @@ Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixV
   from_kept_.reset();
   from_own_.reset();
   device::Graphs* graphs = StepGraphs::of(*backend_);
-  if (graphs == nullptr || !options.on || !experts_.whole_on_device()) return {};
+  if (graphs == nullptr || !options.on) return {};
   LS_CHECK(static_cast<int64_t>(caches.size()) == config_->num_layers + 1);
   // One token at the start of the first page, which nobody owns yet.
   const int32_t zero = 0;
@@ -130,13 +131,16 @@ Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixV
   from_own_ = std::make_unique<StepGraphs>(*graphs, caches);
   LS_TRY_VOID(capture_from(kept, example, options, *from_kept_));
   LS_TRY_VOID(capture_from(workspace_.x.first(limits_.tokens), example, options, *from_own_));
-  return backend_->synchronize();
+  LS_TRY_VOID(backend_->synchronize());
+  experts_.end_step();
+  return {};
 }
 
 Result<void> Mtp::capture_from(ConstMatrixView hidden, const StepInput& example,
                                const GraphOptions& options, StepGraphs& graphs) {
   Tap tap(nullptr, *backend_);
   for (const StepShape& shape : step_shapes(*config_, limits_, options)) {
+    if (!experts_.capturable(shape.rows)) continue;
     const StepArrays::View arrays = arrays_.stage(example, shape);
     StepContext step{
         *config_, weights_.inv_freq, *backend_,         workspace_,
@@ -146,7 +150,7 @@ Result<void> Mtp::capture_from(ConstMatrixView hidden, const StepInput& example,
       queue(step, arrays, hidden, example.caches.back());
       queue_head(step, weights_.head_norm, lm_head_, shape.rows);
     };
-    const offload::ExpertStore::Uncounted uncounted(experts_);
+    const offload::ExpertStore::Capturing capturing(experts_);
     // Once as it is: kernels load when they are first launched.
     all();
     LS_TRY_VOID(backend_->synchronize());

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/moe_variants.h"
+#include "tests/paths.h"
 
 namespace longshore::kernels {
 namespace {
@@ -147,7 +148,7 @@ TEST_F(MoeConfigFiles, NoFolderIsSilent) {
 
 // moe-configs/: what comes with the program.
 TEST(ShippedMoeConfigs, ParseAreFoundByNameAndNameCompiledForms) {
-  const std::filesystem::path folder = std::string(LONGSHORE_SOURCE_DIR) + "/moe-configs";
+  const std::filesystem::path folder = longshore::source_dir() + "/moe-configs";
   const std::regex form(
       R"(E=(\d+),N=(\d+),device_name=([^,]+),dtype=(fp8_w8a8|fp8_w8a16),block_shape=\[128, 128\]\.json)");
   size_t files = 0;
