@@ -18,6 +18,8 @@ namespace {
 constexpr const char* kW8A16 = "fp8_w8a16";
 constexpr const char* kW8A8 = "fp8_w8a8";
 
+constexpr int64_t kLeastScratch = int64_t{256} << 20;
+
 struct Flags {
   std::string model;
   std::string device = "cuda";
@@ -72,9 +74,11 @@ Result<void> run(const Flags& flags) {
   std::sort(tokens.begin(), tokens.end());
   tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
   const std::string folder = flags.folder == "auto" ? kernels::shipped_moe_configs() : flags.folder;
-  // As much as serving gives them: what does not fit is computed in pieces.
+  // So much that no call is computed in pieces.
+  const int64_t routes = tokens.back() * (shape.top_k + 1);
+  const int64_t scratch = kLeastScratch + routes * 8 * (shape.hidden + shape.intermediate);
   LS_TRY(const std::unique_ptr<kernels::Backend> backend,
-         kernels::make_cuda_backend({.device = *ordinal}));
+         kernels::make_cuda_backend({.device = *ordinal, .scratch_bytes = scratch}));
   LS_TRY(bench::MoeTuner tuner, bench::MoeTuner::create(*backend, shape, tokens.back()));
   // With the shared expert among them, as where all are on the device, and without.
   for (const bool joined : {true, false}) {

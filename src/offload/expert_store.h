@@ -77,7 +77,7 @@ class ExpertStore {
   [[nodiscard]] bool joins(int64_t tokens) const {
     return joined_.has_value() && forced_ == nullptr && tokens <= kMostJoined;
   }
-  // More tokens are computed faster by the shared expert's own products (docs/PERF.md).
+  // With more, now one way is faster, now the other (docs/PERF.md).
   static constexpr int64_t kMostJoined = 256;
 
   // The layer's router has chosen: what is queued between this and run() goes on while whoever

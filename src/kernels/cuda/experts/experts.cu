@@ -28,8 +28,9 @@ ExpertsParams slice(const ExpertsParams& params, int64_t first, int64_t count) {
 // By the experts' average load, which the sizes alone say.
 size_t built_in_variant(const ExpertsParams& p, bool tiles) {
   const int64_t load = ceil_div(p.x.rows * p.top_k, p.num_experts);
-  if (!tiles || load <= 10) return load <= 4 ? 0 : load <= 12 ? 1 : 2;
-  return load <= 24 ? 3 : load <= 72 ? 4 : 5;
+  if (load <= 4) return 0;
+  if (!tiles) return load <= 12 ? 1 : 2;
+  return load <= 16 ? 3 : load <= 50 ? 4 : 5;
 }
 
 // Those that can compute these experts.
