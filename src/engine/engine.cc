@@ -325,11 +325,41 @@ bool Engine::draft() {
 }
 
 // Before deliver(), which ends sequences.
+namespace {
+
+// Hidden states are kept where drafting may pay, now or once fewer sequences decode, and where the
+// ledger has what a look at it costs. Otherwise the sequences of this time are never drafted for.
+bool worth_keeping(const SpeculationPolicy& policy, const Speculation& options,
+                   const SpeculationLoad& load) {
+  if (options.always || options.max_steps == 0) return true;
+  for (const SpeculationLoad& some : {load, SpeculationLoad{1, 0}}) {
+    const auto plain = policy.rate(some, 0);
+    for (int64_t steps = 1; steps <= options.max_steps; ++steps) {
+      const auto promised = policy.rate({some.sequences, some.prefill_rows}, steps);
+      if (!plain || !promised || *promised > *plain) return true;
+    }
+  }
+  const double plain_step = static_cast<double>(load.sequences) / *policy.rate(load, 0);
+  const double tokens = 1 + policy.acceptance(0);
+  const double more =
+      static_cast<double>(load.sequences) * tokens *
+      (1 / *policy.rate(load, 1) - 1 / *policy.rate({load.sequences, load.prefill_rows}, 1));
+  return policy.credit() > plain_step + more / std::min(1.0, tokens / policy.stay());
+}
+
+}  // namespace
+
 bool Engine::keep_hidden(const StepPlan& plan) {
   if (!drafter_) return true;
   std::vector<Sequence*> all;
   for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
-  if (left_) {
+  int64_t unread = 0;
+  for (const StepPlan::Item& item : plan.items) {
+    if (!item.sequence->draft.lost)
+      unread += item.sequence->computed - item.sequence->draft.written;
+  }
+  const SpeculationLoad load{std::max<int64_t>(plan.decode_tokens, 1), plan.prefill_tokens, unread};
+  if (left_ || !(paused_ || worth_keeping(policy_, drafter_->options(), load))) {
     for (Sequence* sequence : all) {
       sequence->draft = {};
       sequence->draft.lost = true;

@@ -46,6 +46,8 @@ void RowCosts::record(int64_t rows, double seconds) {
   Mean& mean = means_[rows];
   // A step that the machine was away for says nothing about rows.
   if (mean.count >= 3) seconds = std::min(seconds, 2 * mean.seconds);
+  // The first times may have been slow ones.
+  if (mean.count < 3 && seconds < mean.seconds / 2) mean.count = 0;
   ++mean.count;
   mean.seconds += (seconds - mean.seconds) / static_cast<double>(std::min(mean.count, kCostMemory));
 }
@@ -161,7 +163,9 @@ void SpeculationPolicy::settle(const SpeculationStep& step) {
     // Seconds that the machine was away for are no loss of drafting's.
     credit_ += std::max(each * *plain - spent, -4 * *plain);
   }
-  if (plain) credit_ = std::clamp(credit_, -2 * *plain, 8 * *plain);
+  // It must reach what a look costs.
+  const double look = load.backlog > 0 ? 2 * reading_.at(load.backlog).value_or(0) : 0;
+  if (plain) credit_ = std::clamp(credit_, -2 * *plain, 8 * *plain + look);
 }
 
 // What reading a backlog takes is what its step takes longer than others.
@@ -173,10 +177,17 @@ void SpeculationPolicy::learn_draft(const SpeculationStep& step) {
     draft_.record(step.load.sequences, step.draft_seconds / steps);
     return;
   }
-  // The first step of all reads too: half of it is taken for the reading.
-  const double guesses = known ? *known * steps : step.draft_seconds / 2;
-  if (!known) draft_.record(step.load.sequences, guesses / steps);
-  read_ = std::max(0.0, step.draft_seconds - guesses);
+  if (!known) {
+    // The first of all: whatever it took, the device's first use among it, is paid once, and tells
+    // nothing of the next.
+    read_ = step.draft_seconds;
+    invested_ -= read_;
+    return;
+  }
+  // Guesses and reading together took less than guesses were thought to.
+  if (step.draft_seconds < *known * steps)
+    draft_.record(step.load.sequences, step.draft_seconds / steps);
+  read_ = std::max(0.0, step.draft_seconds - *known * steps);
   reading_.record(step.load.backlog, read_);
 }
 
