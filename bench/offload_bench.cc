@@ -124,19 +124,15 @@ class OffloadBench {
     const int64_t act = dtype_size(backend.activation_dtype());
     device::Memory& memory = backend.memory();
     device::Memory& mapped = backend.transfers()->mapped();
-    // ids and weights; their copies, twice the host's answer, x; words; entries, of which none is
-    // asked for.
-    LS_TRY(const device::Buffer here, device::Buffer::allocate(memory, hidden * act + 1024, "x"));
-    LS_TRY(const device::Buffer there, device::Buffer::allocate(mapped, hidden * act + 1024, "x"));
-    LS_TRY(const device::Buffer words,
-           device::Buffer::allocate(mapped, 2 * kLayers * kLine, "words"));
-    std::memset(there.data(), 0xFF, static_cast<size_t>(there.bytes()));
+    // ids, weights, taken routes, an entry; x behind them.
+    LS_TRY(const device::Buffer here, device::Buffer::allocate(memory, hidden * act + 2048, "x"));
+    LS_TRY(const device::Buffer there, device::Buffer::allocate(mapped, hidden * act + 2048, "x"));
+    LS_TRY(const device::Buffer words, device::Buffer::allocate(mapped, kLayers * kLine, "words"));
+    LS_TRY(const device::Buffer answer, device::Buffer::allocate(mapped, kTopK * 8, "decisions"));
     const auto ints = [](const device::Buffer& buffer, int64_t at) {
       return reinterpret_cast<int32_t*>(buffer.data() + at);
     };
-    const auto word = [&](int64_t layer, int64_t which) {
-      return ints(words, (2 * layer + which) * kLine);
-    };
+    auto* decisions = reinterpret_cast<uint64_t*>(answer.data());
     graphs->begin_capture();
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       exchange->publish_routes(
@@ -145,16 +141,14 @@ class OffloadBench {
            .to_ids = ints(there, 0),
            .weights = reinterpret_cast<const float*>(here.data() + 256),
            .to_weights = reinterpret_cast<float*>(there.data() + 256),
-           .x = {here.data() + 1024, backend.activation_dtype(), 1, hidden, hidden},
-           .to_x = there.data() + 1024,
-           .ready = word(layer, 0)});
-      exchange->take_routes({.decided = word(layer, 1),
-                             .now = ints(there, 512),
-                             .later = ints(there, 768),
+           .x = {here.data() + 2048, backend.activation_dtype(), 1, hidden, hidden},
+           .to_x = there.data() + 2048,
+           .ready = ints(words, layer * kLine)});
+      exchange->take_routes({.decisions = decisions,
+                             .tag = static_cast<uint64_t>(layer) + 1,
                              .count = kTopK,
-                             .entries = reinterpret_cast<const kernels::ExpertView*>(there.data()),
-                             .num_experts = 1,
-                             .table = reinterpret_cast<kernels::ExpertView*>(here.data()),
+                             .blocks = {},
+                             .table = reinterpret_cast<kernels::ExpertView*>(here.data() + 1024),
                              .to_now = ints(here, 512),
                              .to_later = ints(here, 768)});
     }
@@ -162,16 +156,22 @@ class OffloadBench {
     std::vector<double> seconds;
     for (int round = 0; round < 12; ++round) {
       std::memset(words.data(), 0, static_cast<size_t>(words.bytes()));
+      std::memset(answer.data(), 0, static_cast<size_t>(answer.bytes()));
       graphs->launch(graph);
       const auto end = backend.transfers()->computed();
       Stopwatch watch;
       for (int64_t layer = 0; layer < kLayers; ++layer) {
-        const std::atomic_ref<int32_t> ready(*word(layer, 0));
+        const std::atomic_ref<int32_t> ready(*ints(words, layer * kLine));
         for (int polls = 1; ready.load(std::memory_order_acquire) == 0; ++polls) {
           if (polls % 4096 == 0 && backend.transfers()->passed(end)) return backend.synchronize();
         }
         if (layer == 0) watch = Stopwatch();  // the launch is not the handshake's
-        std::atomic_ref<int32_t>(*word(layer, 1)).store(1, std::memory_order_release);
+        for (int64_t i = 0; i < kTopK; ++i) {
+          std::atomic_ref<uint64_t>(decisions[i])
+              .store(kernels::RouteDecision::word(static_cast<uint64_t>(layer) + 1,
+                                                  kernels::RouteDecision::kElsewhere, 0, 0),
+                     std::memory_order_release);
+        }
       }
       LS_TRY_VOID(backend.synchronize());
       seconds.push_back(watch.seconds() / kLayers);
@@ -222,17 +222,26 @@ class OffloadBench {
     return {};
   }
 
-  // The whole case by captured steps, then the same operation by operation.
+  // By captured steps and operation by operation in turn, as a shared machine changes.
   Result<void> decode_batch(const std::string& name, int64_t batch) {
     const bool graphs = loaded_.options.graphs.on;
-    LS_TRY(const double seconds, measure_case(name, batch));
+    Times taken;
+    Times plain;
+    std::vector<offload::Costs::Start> ceilings = {store().device()->measured()};
+    for (int turn = 0; turn < 2; ++turn) {
+      LS_TRY_VOID(time_steps(batch, taken));
+      LS_TRY_VOID(measure_again(ceilings));
+      if (!graphs) continue;
+      loaded_.options.graphs.on = false;
+      const auto done = time_steps(batch, plain);
+      loaded_.options.graphs.on = true;
+      LS_TRY_VOID(done);
+      LS_TRY_VOID(measure_again(ceilings));
+    }
+    write_case(name, batch, taken, ceilings);
     if (!graphs) return {};
-    loaded_.options.graphs.on = false;
-    const auto plain = time_steps(batch);
-    loaded_.options.graphs.on = true;
-    if (!plain) return tl::unexpected(plain.error());
-    row(name + ": operation by operation", static_cast<double>(batch) / plain->mean(), "tokens/s");
-    row(name + ": captured against that", plain->mean() / seconds, "times");
+    row(name + ": operation by operation", static_cast<double>(batch) / plain.mean(), "tokens/s");
+    row(name + ": captured against that", plain.mean() / taken.mean(), "times");
     return {};
   }
 
@@ -248,16 +257,15 @@ class OffloadBench {
     }
   };
 
-  Result<Times> time_steps(int64_t batch) {
+  Result<void> time_steps(int64_t batch, Times& times) {
     // The slots fill, and the worth of experts settles, before anything counts.
     constexpr int64_t kWarmUp = 40;
     const int64_t length = options_.context + batch * (kWarmUp + options_.steps);
     LS_TRY(Sequence sequence, Sequence::create(loaded_, length, options_.seed));
     LS_TRY_VOID(sequence.advance_to(options_.context, 64, cancel_, "while filling the context"));
-    Times times;
     for (int64_t i = 0; i < kWarmUp; ++i) {
       LS_TRY(const double step, timed_step(sequence, batch));
-      times.warming += step / kWarmUp;
+      if (times.seconds.empty()) times.warming += step / kWarmUp;
     }
     const offload::ExpertCounters before = store().counters();
     for (int64_t i = 0; i < options_.steps; ++i) {
@@ -266,31 +274,39 @@ class OffloadBench {
       const std::vector<int64_t>& misses = store().device()->misses_of_step();
       times.misses.insert(times.misses.end(), misses.begin(), misses.end());
     }
-    times.used = store().counters() - before;
-    return times;
-  }
-
-  // A shared machine changes from minute to minute: the bound of a case is made of the best that
-  // wire and CPU did just before it and just after, both at once.
-  Result<void> measure_again() {
-    LS_TRY(const offload::Costs::Start after, loaded_.model->experts().device()->measure());
-    costs_->wire_bytes_per_second =
-        std::max(costs_->wire_bytes_per_second, after.wire_bytes_per_second);
-    costs_->cpu_seconds_one_token =
-        std::min(costs_->cpu_seconds_one_token, after.cpu_seconds_one_token);
+    times.used = times.used + (store().counters() - before);
     return {};
   }
 
-  // Seconds of a step.
-  Result<double> measure_case(const std::string& name, int64_t batch) {
-    LS_TRY(const Times times, time_steps(batch));
-    LS_TRY_VOID(measure_again());
+  Result<void> measure_again(std::vector<offload::Costs::Start>& ceilings) {
+    LS_TRY(const offload::Costs::Start now, loaded_.model->experts().device()->measure());
+    ceilings.push_back(now);
+    return {};
+  }
+
+  // The bound of a case is made of what wire and CPU did, both at once, just before it, between its
+  // turns and just after.
+  void take_ceilings(const std::vector<offload::Costs::Start>& ceilings) {
+    offload::Costs::Start mean = ceilings.front();
+    mean.wire_bytes_per_second = 0;
+    mean.cpu_seconds_one_token = 0;
+    for (const offload::Costs::Start& c : ceilings) {
+      const auto count = static_cast<double>(ceilings.size());
+      mean.wire_bytes_per_second += c.wire_bytes_per_second / count;
+      mean.cpu_seconds_one_token += c.cpu_seconds_one_token / count;
+    }
+    costs_ = mean;
+  }
+
+  void write_case(const std::string& name, int64_t batch, const Times& times,
+                  const std::vector<offload::Costs::Start>& ceilings) {
+    take_ceilings(ceilings);
     const offload::ExpertCounters& used = times.used;
-    const double steps = static_cast<double>(options_.steps);
+    const auto steps = static_cast<double>(times.seconds.size());
     const double step = times.mean();
     double bound = 0;
     for (const int64_t misses : times.misses) bound += layer_bound(misses);
-    bound = (bound + device_bound(used, options_.steps)) / steps;
+    bound = (bound + device_bound(used, static_cast<int64_t>(times.seconds.size()))) / steps;
     const double tokens = static_cast<double>(batch);
     const auto layers = static_cast<double>(moe_layers());
     const auto share = [&](double seconds) { return 100 * seconds / steps / step; };
@@ -323,7 +339,6 @@ class OffloadBench {
         100 - share(used.cpu_seconds + used.handshake_seconds + used.queueing_seconds +
                     used.policy_seconds),
         "% of the step");
-    return step;
   }
 
   Result<double> timed_step(Sequence& sequence, int64_t tokens) {

@@ -23,4 +23,8 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   return d;
 }
 
+ExpertCounters operator+(const ExpertCounters& a, const ExpertCounters& b) {
+  return a - (ExpertCounters{} - b);
+}
+
 }  // namespace longshore::offload

@@ -31,6 +31,8 @@ struct ExpertCounters {
 // What happened between two readings.
 [[nodiscard]] ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earlier);
 
+[[nodiscard]] ExpertCounters operator+(const ExpertCounters& a, const ExpertCounters& b);
+
 // The counters and where the experts are, for other threads than the engine's.
 struct StoreReport {
   ExpertCounters counters;

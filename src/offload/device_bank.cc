@@ -20,16 +20,22 @@ int64_t aligned(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// The places of gate, up and down in a block that any expert fits, and its end.
+std::array<int64_t, 4> offsets(const HostExperts& experts) {
+  std::array<int64_t, 4> at{};
+  for (size_t i = 0; i < kMatrices.size(); ++i) {
+    int64_t most = 0;
+    for (const ExpertView& view : experts.views())
+      most = std::max(most, aligned((view.*kMatrices[i]).bytes()));
+    at[i + 1] = at[i] + most;
+  }
+  return at;
+}
+
 }  // namespace
 
 int64_t DeviceBank::block_bytes(const HostExperts& experts) {
-  int64_t most = 0;
-  for (const ExpertView& view : experts.views()) {
-    int64_t bytes = 0;
-    for (const auto matrix : kMatrices) bytes += aligned((view.*matrix).bytes());
-    most = std::max(most, bytes);
-  }
-  return most;
+  return offsets(experts).back();
 }
 
 int64_t DeviceBank::bytes(const HostExperts& experts, int64_t blocks) {
@@ -48,11 +54,11 @@ Result<DeviceBank> DeviceBank::create(const HostExperts& experts, kernels::Backe
   bank.experts_ = &experts;
   bank.backend_ = &backend;
   bank.blocks_ = blocks;
-  bank.block_bytes_ = block_bytes(experts);
+  bank.offsets_ = offsets(experts);
   bank.scaled_ = experts.views();
   device::Memory& memory = backend.memory();
   LS_TRY(bank.memory_,
-         device::Buffer::allocate(memory, blocks * bank.block_bytes_, "expert slots"));
+         device::Buffer::allocate(memory, blocks * bank.copied_bytes(), "expert slots"));
   LS_TRY(bank.table_,
          device::Buffer::allocate(memory, experts.size() * static_cast<int64_t>(sizeof(ExpertView)),
                                   "table of experts"));
@@ -81,12 +87,13 @@ Result<void> DeviceBank::upload_scales() {
 ExpertView DeviceBank::view(int64_t expert, int64_t block) const {
   LS_CHECK(expert >= 0 && expert < experts_->size() && block >= 0 && block < blocks_);
   ExpertView view = scaled_[static_cast<size_t>(expert)];
-  const std::byte* place = memory_.data() + block * block_bytes_;
-  for (const auto matrix : kMatrices) {
-    (view.*matrix).data = place;
-    place += aligned((view.*matrix).bytes());
-  }
+  for (size_t i = 0; i < kMatrices.size(); ++i)
+    (view.*kMatrices[i]).data = memory_.data() + block * copied_bytes() + offsets_[i];
   return view;
+}
+
+kernels::ExpertBlocks DeviceBank::layout() const {
+  return {memory_.data(), copied_bytes(), offsets_[1], offsets_[2]};
 }
 
 void DeviceBank::copy(int64_t expert, int64_t block) {

@@ -10,12 +10,14 @@
 // that calls the backend.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "base/error.h"
 #include "device/buffer.h"
 #include "kernels/backend.h"
+#include "kernels/route_exchange.h"
 #include "offload/host_experts.h"
 
 namespace longshore::offload {
@@ -39,19 +41,21 @@ class DeviceBank {
 
   // [per_layer] of the layer of that index, in the device's memory.
   [[nodiscard]] kernels::ExpertView* layer(int64_t index) const;
-  // The expert's entry of the table when it is in that block.
-  [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
+  // Where the matrices of an expert are that is in a block.
+  [[nodiscard]] kernels::ExpertBlocks layout() const;
   // Bytes that copy() moves.
-  [[nodiscard]] int64_t copied_bytes() const { return block_bytes_; }
+  [[nodiscard]] int64_t copied_bytes() const { return offsets_.back(); }
   [[nodiscard]] int64_t blocks() const { return blocks_; }
 
  private:
+  // The expert as the device sees it in that block.
+  [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
   Result<void> upload_scales();
 
   const HostExperts* experts_ = nullptr;
   kernels::Backend* backend_ = nullptr;
   int64_t blocks_ = 0;
-  int64_t block_bytes_ = 0;
+  std::array<int64_t, 4> offsets_{};         // of gate, up and down in a block, and its end
   device::Buffer memory_;                    // [blocks] of block_bytes()
   device::Buffer scales_;                    // [experts] gate, up, down
   device::Buffer table_;                     // [experts] ExpertView

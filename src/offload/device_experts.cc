@@ -18,6 +18,11 @@ int32_t* ints(const device::Buffer& buffer) {
   return reinterpret_cast<int32_t*>(buffer.data());
 }
 
+// Of a layer's decisions.
+uint64_t tag_of(int64_t index) {
+  return static_cast<uint64_t>(index) + 1;
+}
+
 }  // namespace
 
 DeviceExperts::DeviceExperts(const HostExperts& experts, kernels::Backend& device,
@@ -43,7 +48,9 @@ Result<std::unique_ptr<DeviceExperts>> DeviceExperts::create(const HostExperts& 
                                                              kernels::Backend* cpu,
                                                              const DeviceExpertsOptions& options) {
   LS_CHECK(device.transfers() != nullptr && kernels::RouteExchange::of(device) != nullptr);
-  LS_CHECK(options.ring >= 2);
+  LS_CHECK(options.ring >= 2 && options.slots + options.ring < kernels::RouteDecision::kMostBlocks);
+  LS_CHECK(experts.per_layer() <= kernels::RouteDecision::kMostExperts &&
+           tag_of(experts.layers()) < kernels::RouteDecision::kAny);
   LS_CHECK(cpu == nullptr || cpu->activation_dtype() == device.activation_dtype());
   std::unique_ptr<DeviceExperts> made(new DeviceExperts(experts, device, cpu, options));
   LS_TRY_VOID(made->take_memory());
@@ -75,11 +82,7 @@ Result<void> DeviceExperts::take_memory() {
   LS_TRY_VOID(take(host_x_, mapped, o.decode_tokens * o.hidden * act, "the CPU experts' input"));
   LS_TRY_VOID(
       take(host_y_, mapped, o.decode_tokens * o.hidden * kWordBytes, "the CPU experts' output"));
-  LS_TRY_VOID(take(host_now_, mapped, routes, "routes to compute"));
-  LS_TRY_VOID(take(host_later_, mapped, routes, "routes to compute later"));
-  LS_TRY_VOID(take(entries_, mapped,
-                   experts_.size() * static_cast<int64_t>(sizeof(kernels::ExpertView)),
-                   "places of experts"));
+  LS_TRY_VOID(take(decisions_, mapped, 2 * routes, "decisions"));
   std::memset(words_.data(), 0, static_cast<size_t>(words_.bytes()));
   std::memset(host_y_.data(), 0, static_cast<size_t>(host_y_.bytes()));
   device::Memory& memory = device_.memory();
@@ -177,14 +180,11 @@ void DeviceExperts::run(int64_t index, ConstMatrixView x, const Routes& routes, 
 
 // Nothing here depends on what the host will decide.
 void DeviceExperts::queue(const Layer& layer) {
-  const int64_t first = layer.index * experts_.per_layer();
   kernels::TakeRoutesParams params;
-  params.decided = word(layer.index, kDecided);
-  params.now = ints(host_now_);
-  params.later = ints(host_later_);
+  params.decisions = reinterpret_cast<const uint64_t*>(decisions_.data());
+  params.tag = tag_of(layer.index);
   params.count = layer.tokens() * layer.routes.top_k;
-  params.entries = reinterpret_cast<const kernels::ExpertView*>(entries_.data()) + first;
-  params.num_experts = experts_.per_layer();
+  params.blocks = bank_.layout();
   params.table = bank_.layer(layer.index);
   params.to_now = ints(masked_);
   params.to_later = ints(later_);
@@ -244,12 +244,15 @@ DeviceExperts::Capturing::Capturing(DeviceExperts& experts) : experts_(experts) 
 }
 
 void DeviceExperts::release() {
-  std::fill_n(ints(host_now_), host_now_.bytes() / kWordBytes, -1);
-  std::fill_n(ints(host_later_), host_later_.bytes() / kWordBytes, -1);
+  using kernels::RouteDecision;
+  auto* decisions = reinterpret_cast<uint64_t*>(decisions_.data());
+  for (int64_t i = 0; i < options_.decode_tokens * options_.max_top_k; ++i) {
+    std::atomic_ref<uint64_t>(decisions[i])
+        .store(RouteDecision::word(RouteDecision::kAny, RouteDecision::kElsewhere, 0, 0));
+  }
   for (int64_t index = 0; index < experts_.layers(); ++index) {
     set(index, kFetched, 1);
     set(index, kSummed, kernels::RouteExchange::kNothing);
-    set(index, kDecided, 1);
   }
   released_ = true;
 }
@@ -298,6 +301,7 @@ void DeviceExperts::begin_step(int64_t tokens) {
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
     std::memset(words_.data(), 0, static_cast<size_t>(words_.bytes()));
+    std::memset(decisions_.data(), 0, static_cast<size_t>(decisions_.bytes()));
     return;
   }
   wanted_.clear();
@@ -356,7 +360,6 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
 }
 
 void DeviceExperts::place(std::span<const int32_t> experts) {
-  auto* entries = reinterpret_cast<kernels::ExpertView*>(entries_.data());
   blocks_.clear();
   for (const int32_t expert : experts) {
     // Whatever was in the slot is done: the layer's routes came after its last use.
@@ -369,36 +372,41 @@ void DeviceExperts::place(std::span<const int32_t> experts) {
       passing_.push_back(expert);
     }
     blocks_.push_back(block);
-    entries[expert] = bank_.view(expert, block);
   }
 }
 
-// What needs nothing from the host any more is told at once.
+// What needs nothing more from the host is told first: the device may go on once it is told the
+// decisions.
 void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> now,
                          std::span<const int32_t> later) {
-  enum Who : int8_t { kCpu, kNow, kLater };
-  std::fill(host_keep_.begin(), host_keep_.end(), kCpu);
+  using kernels::RouteDecision;
+  constexpr int32_t kOnCpu = -2, kHere = -1;  // otherwise the block that the expert comes to
+  std::fill(host_keep_.begin(), host_keep_.end(), kOnCpu);
   const int64_t first = index * experts_.per_layer();
-  for (const int32_t expert : now) host_keep_[static_cast<size_t>(expert - first)] = kNow;
-  for (const int32_t expert : later) host_keep_[static_cast<size_t>(expert - first)] = kLater;
+  for (const int32_t expert : now) host_keep_[static_cast<size_t>(expert - first)] = kHere;
+  for (size_t i = 0; i < later.size(); ++i)
+    host_keep_[static_cast<size_t>(later[i] - first)] = static_cast<int32_t>(blocks_[i]);
+
   const int32_t* ids = ints(host_ids_);
   int64_t on_cpu = 0;
-  for (int64_t t = 0; t < rows; ++t) {
-    for (int64_t k = 0; k < top_k_; ++k) {
-      const int64_t from = std::min(t, tokens - 1) * top_k_ + k;
-      const int64_t i = t * top_k_ + k;
-      const int32_t id = ids[from];
-      const int32_t who = id < 0 ? -1 : host_keep_[static_cast<size_t>(id)];
-      ints(host_now_)[i] = who == kNow ? id : -1;
-      ints(host_later_)[i] = who == kLater ? id : -1;
-      if (t >= tokens) continue;
-      cpu_ids_[static_cast<size_t>(i)] = who == kCpu ? id : -1;
-      on_cpu += who == kCpu ? 1 : 0;
-    }
+  for (int64_t i = 0; i < tokens * top_k_; ++i) {
+    const bool cpu = ids[i] >= 0 && host_keep_[static_cast<size_t>(ids[i])] == kOnCpu;
+    cpu_ids_[static_cast<size_t>(i)] = cpu ? ids[i] : -1;
+    on_cpu += cpu ? 1 : 0;
   }
   if (later.empty()) set(index, kFetched, 1);
   if (on_cpu == 0) set(index, kSummed, kernels::RouteExchange::kNothing);
-  set(index, kDecided, 1);
+  auto* decisions = reinterpret_cast<uint64_t*>(decisions_.data());
+  for (int64_t i = 0; i < rows * top_k_; ++i) {
+    const int32_t id = ids[std::min(i / top_k_, tokens - 1) * top_k_ + i % top_k_];
+    const int32_t place = id < 0 ? kOnCpu : host_keep_[static_cast<size_t>(id)];
+    const auto who = place == kOnCpu  ? RouteDecision::kElsewhere
+                     : place == kHere ? RouteDecision::kNow
+                                      : RouteDecision::kLater;
+    std::atomic_ref<uint64_t>(decisions[i])
+        .store(RouteDecision::word(tag_of(index), who, std::max(id, 0), std::max(place, 0)),
+               std::memory_order_release);
+  }
 }
 
 void DeviceExperts::fetch(int64_t index, std::span<const int32_t> experts) {

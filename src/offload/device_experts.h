@@ -139,7 +139,7 @@ class DeviceExperts {
   Result<void> take_memory();
 
   // The words of a layer by which device and host meet (kernels::RouteExchange).
-  enum Word : uint8_t { kReady, kDecided, kFetched, kSummed, kWords };
+  enum Word : uint8_t { kReady, kFetched, kSummed, kWords };
   [[nodiscard]] int32_t* word(int64_t index, Word which) const;
   void set(int64_t index, Word which, int32_t value);
   // Until the device has written it; false: it never will.
@@ -211,9 +211,7 @@ class DeviceExperts {
   device::Buffer host_weights_;  // [decode_tokens, max_top_k] fp32
   device::Buffer host_x_;        // [decode_tokens, hidden] act
   device::Buffer host_y_;        // [decode_tokens, hidden] fp32
-  device::Buffer host_now_;      // [decode_tokens, max_top_k] int32
-  device::Buffer host_later_;    // [decode_tokens, max_top_k] int32
-  device::Buffer entries_;       // [experts] ExpertView, of those that were fetched
+  device::Buffer decisions_;     // [decode_tokens, max_top_k] kernels::RouteDecision
   // In the device's memory.
   device::Buffer keep_;    // [per_layer] int32, of a streamed group
   device::Buffer masked_;  // [max_tokens, max_top_k] int32

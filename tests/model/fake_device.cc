@@ -101,9 +101,12 @@ void FakeDevice::operate(const char* what, std::function<void()> run) {
   enqueue({what, std::move(run)});
 }
 
-void FakeDevice::wait_until(const int32_t* word, int32_t value) {
+void FakeDevice::wait_for_word(const int32_t* word, int32_t value) {
   LS_CHECK(!memory_.contains(word));
-  enqueue({"a wait", {}, word, value});
+  const auto there = [word, value] {
+    return std::atomic_ref<const int32_t>(*word).load() >= value;
+  };
+  enqueue({"a wait", {}, there, word});
 }
 
 void FakeDevice::enqueue(Queued work) {
@@ -111,7 +114,7 @@ void FakeDevice::enqueue(Queued work) {
     captured_.push_back(std::move(work));
     return;
   }
-  queued_ += work.word == nullptr ? 1 : 0;
+  queued_ += work.run ? 1 : 0;
   queue_.push_back(std::move(work));
   progress();
 }
@@ -120,10 +123,9 @@ void FakeDevice::progress() {
   LS_CHECK_MSG(!running_, "an operation queues another");
   while (!queue_.empty()) {
     const Queued& next = queue_.front();
-    if (next.word != nullptr) {
-      const std::atomic_ref<const int32_t> word(*next.word);
-      if (word.load() < next.value && !fault_) transfers_.run_copies_before(next.word);
-      if (word.load() < next.value && !fault_) return;
+    if (next.there) {
+      if (!next.there() && !fault_) transfers_.run_copies_before(next.word);
+      if (!next.there() && !fault_) return;
     } else {
       ++calls[next.what];
       if (++operations_ == fail_at_)
@@ -178,7 +180,7 @@ void FakeDevice::copy_out(const std::byte* from, int64_t bytes, std::byte* to) {
 }
 
 void FakeDevice::wait_for_host(const int32_t* flag, int32_t value) {
-  wait_until(flag, value);
+  wait_for_word(flag, value);
 }
 
 void FakeDevice::publish_routes(const kernels::PublishRoutesParams& p) {
@@ -204,24 +206,38 @@ void FakeDevice::publish_routes(const kernels::PublishRoutesParams& p) {
 }
 
 void FakeDevice::take_routes(const kernels::TakeRoutesParams& p) {
-  LS_CHECK(!memory_.contains(p.now) && !memory_.contains(p.later) && !memory_.contains(p.entries));
+  using kernels::RouteDecision;
+  LS_CHECK(!memory_.contains(p.decisions));
+  check_inside(p.blocks.base, "the blocks of experts");
   check_inside(p.table, "the table of experts");
   check_inside(p.to_now, "to_now");
   check_inside(p.to_later, "to_later");
-  wait_until(p.decided, 1);
+  enqueue({"a wait", {}, [p] {
+             return std::all_of(p.decisions, p.decisions + p.count, [&](const uint64_t& word) {
+               const uint64_t tag = std::atomic_ref<const uint64_t>(word).load() >> 48;
+               return tag == p.tag || tag == RouteDecision::kAny;
+             });
+           }});
   operate("take_routes", [p] {
-    std::copy_n(p.now, p.count, p.to_now);
-    std::copy_n(p.later, p.count, p.to_later);
     for (int64_t i = 0; i < p.count; ++i) {
-      LS_CHECK(p.now[i] < 0 || p.later[i] < 0);
-      if (p.later[i] >= 0) p.table[p.later[i]] = p.entries[p.later[i]];
+      const uint64_t word = p.decisions[i];
+      const uint64_t who = word >> 30 & 3;
+      const auto expert = static_cast<int32_t>(word >> 32 & 0xFFFF);
+      p.to_now[i] = who == RouteDecision::kNow ? expert : -1;
+      p.to_later[i] = who == RouteDecision::kLater ? expert : -1;
+      if (who != RouteDecision::kLater) continue;
+      const auto block = static_cast<int64_t>(word & (RouteDecision::kMostBlocks - 1));
+      const std::byte* place = p.blocks.base + block * p.blocks.stride;
+      p.table[expert].gate.data = place;
+      p.table[expert].up.data = place + p.blocks.up;
+      p.table[expert].down.data = place + p.blocks.down;
     }
   });
 }
 
 void FakeDevice::add_when(const kernels::AddParams& p, const int32_t* word) {
   check_inside(p.y.data, "y");
-  wait_until(word, 1);
+  wait_for_word(word, 1);
   operate("add_when", [this, p, word] {
     if (*word == kThere) inner_->add(p);
   });

@@ -208,16 +208,16 @@ class FakeDevice final : public kernels::Backend,
   friend class FakeTransfers;
   void check_experts(const kernels::ExpertsParams& p) const;
   void run_experts(const kernels::ExpertsParams& p);
-  // Queued work: an operation, or a wait until the word has reached the value.
+  // Queued work: an operation, or a wait.
   struct Queued {
     const char* what;
-    std::function<void()> run;
-    const int32_t* word = nullptr;
-    int32_t value = 0;
+    std::function<void()> run;         // of an operation
+    std::function<bool()> there = {};  // of a wait: what it waits for
+    const int32_t* word = nullptr;     // that a copy may be about to write
   };
   // An operation is counted when it runs, with the memory open, unless the device has failed.
   void operate(const char* what, std::function<void()> run);
-  void wait_until(const int32_t* word, int32_t value);
+  void wait_for_word(const int32_t* word, int32_t value);
   void enqueue(Queued work);
   // Runs what waits for nothing.
   void progress();

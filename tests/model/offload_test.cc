@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/kv_pool.h"
 #include "model/memory_plan.h"
 #include "tests/model/golden.h"
 
@@ -435,6 +436,34 @@ TEST(GroupedModel, ACancelledStepCanBeMadeAgain) {
       ASSERT_FALSE(scores);
       EXPECT_EQ(scores.error().kind, ErrorKind::kCancelled);
       EXPECT_EQ(device.score(ids, -1, 5, false).logits, expected) << g.step << " at " << layer;
+    }
+  }
+}
+
+TEST(MemoryPlan, IsWhatIsTakenAtEveryBudget) {
+  for (const std::string name : {"conf-fp8", "conf-bf16"}) {
+    const std::string dir = conformance(name);
+    auto checkpoint = Checkpoint::open(dir);
+    ASSERT_TRUE(checkpoint);
+    ThreadPool pool(1);
+    const model::StepLimits limits{.tokens = 64, .sequences = 4, .context = 128};
+    for (const double share : {0.0, 0.1, 0.5, 0.9, 1.0}) {
+      const StoreOptions options = options_for(dir, share);
+      FakeDevice device(kernels::make_reference_backend(pool));
+      const auto plan =
+          model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options, 640);
+      ASSERT_TRUE(plan) << plan.error().message;
+      auto main = model::Model::create(
+          *checkpoint, device, limits,
+          model::target_options(options, checkpoint->config(), /*with_mtp=*/true));
+      ASSERT_TRUE(main) << main.error().message;
+      const auto mtp = model::Mtp::create(*checkpoint, *main, device, limits,
+                                          model::draft_options(options, checkpoint->config()));
+      ASSERT_TRUE(mtp) << mtp.error().message;
+      const auto cache = engine::KvPool::create(
+          model::KvLayout::of(checkpoint->config(), device, /*with_mtp=*/true), 10);
+      ASSERT_TRUE(cache) << cache.error().message;
+      EXPECT_EQ(device.memory().live_bytes(), plan->total()) << name << ", " << share;
     }
   }
 }

@@ -1,11 +1,28 @@
+#include <cstring>
+#include <mutex>
+
 #include "device/cuda/context.h"
 
 namespace longshore::device::cuda {
 namespace {
 
+// What comes back from every step, its logits among it, comes through locked memory: a copy to
+// other memory goes piece by piece.
+constexpr int64_t kLockedBytes = int64_t{4} << 20;
+
 class DeviceMemory final : public Memory {
  public:
-  explicit DeviceMemory(cudaStream_t stream) : stream_(stream) {}
+  explicit DeviceMemory(cudaStream_t stream) : stream_(stream) {
+    // A refusal only costs time.
+    if (cudaHostAlloc(&locked_, kLockedBytes, cudaHostAllocDefault) == cudaSuccess) return;
+    (void)cudaGetLastError();
+    locked_ = nullptr;
+  }
+  ~DeviceMemory() override {
+    if (locked_ != nullptr) (void)cudaFreeHost(locked_);
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
 
   [[nodiscard]] bool host() const override { return false; }
 
@@ -36,7 +53,12 @@ class DeviceMemory final : public Memory {
     return copy(to, host, bytes, cudaMemcpyHostToDevice);
   }
   [[nodiscard]] Result<void> download(void* host, const std::byte* from, int64_t bytes) override {
-    return copy(host, from, bytes, cudaMemcpyDeviceToHost);
+    if (locked_ == nullptr || bytes > kLockedBytes)
+      return copy(host, from, bytes, cudaMemcpyDeviceToHost);
+    const std::lock_guard lock(mutex_);
+    LS_TRY_VOID(copy(locked_, from, bytes, cudaMemcpyDeviceToHost));
+    std::memcpy(host, locked_, static_cast<size_t>(bytes));
+    return {};
   }
 
  private:
@@ -49,6 +71,8 @@ class DeviceMemory final : public Memory {
   }
 
   cudaStream_t stream_;
+  void* locked_ = nullptr;  // [kLockedBytes]
+  std::mutex mutex_;        // of locked_
 };
 
 Result<void> tried(cudaError_t status, const char* what) {

@@ -32,30 +32,39 @@ __global__ void publish(PublishRoutesParams p, int64_t x_words, unsigned* counte
     copy_part(p.weights, p.count, p.to_weights);
     copy_part(reinterpret_cast<const int4*>(p.x.data), x_words, reinterpret_cast<int4*>(p.to_x));
   }
-  __threadfence_system();
   __syncthreads();
-  if (threadIdx.x != 0 || atomicInc(counter, gridDim.x - 1) != gridDim.x - 1) return;
-  __threadfence_system();
+  if (threadIdx.x != 0) return;
+  if (gridDim.x > 1) {
+    __threadfence();
+    if (atomicInc(counter, gridDim.x - 1) != gridDim.x - 1) return;
+    __threadfence();
+  }
+  // Releases what this thread has seen, all blocks' writes: the one fence that the wire's far end
+  // answers.
   asm volatile("st.release.sys.b32 [%0], %1;" : : "l"(p.ready), "r"(1) : "memory");
 }
 
-// One block.
+// One block. A decision is a word by itself: who sees it needs nothing else of the host.
 __global__ void take(TakeRoutesParams p) {
-  if (threadIdx.x == 0) (void)poll(p.decided);
-  __syncthreads();
-  constexpr int kEntryWords = sizeof(ExpertView) / sizeof(int32_t);
   for (int64_t i = threadIdx.x; i < p.count; i += kThreads) {
-    p.to_now[i] = __ldcv(p.now + i);
-    p.to_later[i] = __ldcv(p.later + i);
-  }
-  // Several routes of one expert write the same entry.
-  for (int64_t i = threadIdx.x / kEntryWords; i < p.count; i += kThreads / kEntryWords) {
-    if (threadIdx.x / kEntryWords >= kThreads / kEntryWords) break;
-    const int32_t expert = __ldcv(p.later + i);
-    if (expert < 0) continue;
-    const int word = static_cast<int>(threadIdx.x) % kEntryWords;
-    reinterpret_cast<int32_t*>(p.table + expert)[word] =
-        __ldcv(reinterpret_cast<const int32_t*>(p.entries + expert) + word);
+    uint64_t word = 0;
+    uint64_t tag = 0;
+    do {
+      asm volatile("ld.relaxed.sys.b64 %0, [%1];" : "=l"(word) : "l"(p.decisions + i) : "memory");
+      tag = word >> 48;
+    } while (tag != p.tag && tag != RouteDecision::kAny);
+    const uint64_t who = word >> 30 & 3;
+    const auto expert = static_cast<int32_t>(word >> 32 & 0xFFFF);
+    p.to_now[i] = who == RouteDecision::kNow ? expert : -1;
+    p.to_later[i] = who == RouteDecision::kLater ? expert : -1;
+    if (who != RouteDecision::kLater) continue;
+    // Several routes of one expert write the same.
+    const std::byte* block =
+        p.blocks.base +
+        static_cast<int64_t>(word & (RouteDecision::kMostBlocks - 1)) * p.blocks.stride;
+    p.table[expert].gate.data = block;
+    p.table[expert].up.data = block + p.blocks.up;
+    p.table[expert].down.data = block + p.blocks.down;
   }
 }
 
@@ -90,19 +99,15 @@ void publish_routes(Context& context, const PublishRoutesParams& p, unsigned* co
     LS_CHECK_MSG(bytes % kWord == 0 && address % sizeof(int4) == 0, "{} bytes of x", bytes);
     x_words = bytes / kWord;
   }
-  // A block writes 4 KB at a time: few of them fill the wire.
-  const auto blocks =
-      static_cast<unsigned>(std::clamp<int64_t>(ceil_div(x_words, kThreads), 1, 32));
+  // A block writes 4 KB at a time: few of them fill the wire, and one for one token needs no other.
+  const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(x_words / (4 * kThreads), 1, 32));
   publish<<<blocks, kThreads, 0, context.stream()>>>(p, x_words, counter);
   context.launched("publish_routes");
 }
 
 void take_routes(Context& context, const TakeRoutesParams& p) {
-  LS_CHECK(p.decided != nullptr && p.now != nullptr && p.later != nullptr && p.count >= 1);
-  LS_CHECK(p.entries != nullptr && p.table != nullptr && p.to_now != nullptr &&
-           p.to_later != nullptr);
-  static_assert(sizeof(ExpertView) % sizeof(int32_t) == 0 &&
-                sizeof(ExpertView) / sizeof(int32_t) <= kThreads);
+  LS_CHECK(p.decisions != nullptr && p.count >= 1 && p.tag >= 1 && p.tag < RouteDecision::kAny);
+  LS_CHECK(p.table != nullptr && p.to_now != nullptr && p.to_later != nullptr);
   take<<<1, kThreads, 0, context.stream()>>>(p);
   context.launched("take_routes");
 }
