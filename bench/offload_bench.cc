@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -181,15 +182,48 @@ class OffloadBench {
     return {};
   }
 
-  // The least time that a layer with these many missing experts of one token takes.
+  // The least time that a layer with these many missing experts of one token takes: wire and CPU
+  // both at work until one of them is done, the other then alone.
   [[nodiscard]] double layer_bound(int64_t misses) const {
     double best = 1e9;
     for (int64_t fetched = 0; fetched <= misses; ++fetched) {
       const double wire = static_cast<double>(fetched * bytes_) / costs_->wire_bytes_per_second;
       const double cpu = static_cast<double>(misses - fetched) * costs_->cpu_seconds_one_token;
-      best = std::min(best, std::max(wire, cpu));
+      const double faster = wire < cpu ? cpu_alone_ / costs_->cpu_seconds_one_token
+                                       : costs_->wire_bytes_per_second / wire_alone_;
+      const double both = std::min(wire, cpu);
+      best = std::min(best, both + (std::max(wire, cpu) - both) * std::min(faster, 1.0));
     }
     return best;
+  }
+
+  // Seconds of an expert of one token on the CPU, nothing on the wire; the mean of a few.
+  double measure_cpu() {
+    constexpr int64_t kExperts = 32;
+    kernels::Backend& cpu = *loaded_.cpu_backend;
+    const offload::HostExperts& experts = store().experts();
+    const int64_t hidden = loaded_.checkpoint->config().hidden_size;
+    const int64_t act = dtype_size(cpu.activation_dtype());
+    const std::vector<std::byte> x(static_cast<size_t>(hidden * act));
+    std::vector<float> y(static_cast<size_t>(hidden));
+    std::vector<int32_t> ids(kExperts);
+    std::iota(ids.begin(), ids.end(), 0);
+    const std::vector<float> weights(kExperts, 1.0F);
+    kernels::ExpertsParams params;
+    params.x = {x.data(), cpu.activation_dtype(), 1, hidden, hidden};
+    params.ids = ids.data();
+    params.weights = weights.data();
+    params.top_k = kExperts;
+    params.experts = experts.views().data();
+    params.num_experts = kExperts;
+    params.shape = kernels::shape_of(params.experts[0]);
+    params.mixed = true;
+    params.y = {reinterpret_cast<std::byte*>(y.data()), DType::kF32, 1, hidden, hidden};
+    cpu.experts(params);  // wakes the threads
+    constexpr int kRounds = 3;
+    const Stopwatch watch;
+    for (int round = 0; round < kRounds; ++round) cpu.experts(params);
+    return watch.seconds() / kRounds / kExperts;
   }
 
   [[nodiscard]] double device_bound(const offload::ExpertCounters& c, int64_t steps) const {
@@ -281,6 +315,7 @@ class OffloadBench {
   Result<void> measure_again(std::vector<offload::Costs::Start>& ceilings) {
     LS_TRY(const offload::Costs::Start now, loaded_.model->experts().device()->measure());
     ceilings.push_back(now);
+    cpu_alone_seen_.push_back(measure_cpu());
     return {};
   }
 
@@ -296,6 +331,9 @@ class OffloadBench {
       mean.cpu_seconds_one_token += c.cpu_seconds_one_token / count;
     }
     costs_ = mean;
+    cpu_alone_ = std::accumulate(cpu_alone_seen_.begin(), cpu_alone_seen_.end(), 0.0) /
+                 static_cast<double>(cpu_alone_seen_.size());
+    cpu_alone_seen_.clear();
   }
 
   void write_case(const std::string& name, int64_t batch, const Times& times,
@@ -314,6 +352,7 @@ class OffloadBench {
     row(name + ": wire, CPU busy", costs_->wire_bytes_per_second / 1e9, "GB/s");
     row(name + ": CPU experts, wire busy",
         static_cast<double>(bytes_) / costs_->cpu_seconds_one_token / 1e9, "GB/s");
+    row(name + ": CPU experts alone", static_cast<double>(bytes_) / cpu_alone_ / 1e9, "GB/s");
     row(name + ": step", step * 1e3, "ms", 0);
     row(name + ": median step", median(times.seconds) * 1e3, "ms", 0);
     row(name + ": step while warming up", times.warming * 1e3, "ms", 0);
@@ -397,7 +436,9 @@ class OffloadBench {
   Report report_;
   std::optional<offload::Costs::Start> costs_;
   int64_t bytes_ = 0;
-  double wire_alone_ = 0;
+  double wire_alone_ = 0;  // bytes/s
+  double cpu_alone_ = 0;   // seconds of an expert
+  std::vector<double> cpu_alone_seen_;
   std::unique_ptr<offload::Routing> forced_;
 };
 

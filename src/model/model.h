@@ -31,8 +31,9 @@ class Model {
                               const StepLimits& limits, offload::StoreOptions offload = {});
 
   // Captures decode steps over these caches, all of whose pages are free yet, in place of those
-  // that were captured before: forward() then runs a step that fits one by a single launch. Nothing
-  // happens where the backend has no graphs or some experts are not on it. kDevice.
+  // that were captured before: forward() then runs a step that fits one by a single launch, beside
+  // which the host decides about experts that the device does not hold. Nothing happens where the
+  // backend has no graphs; shapes whose experts stream are left out. kDevice.
   [[nodiscard]] Result<void> capture_steps(std::span<const LayerCache> caches,
                                            const GraphOptions& options);
   // Steps that were run so, and graphs that there are.

@@ -172,10 +172,13 @@ void DeviceExperts::run(int64_t index, ConstMatrixView x, const Routes& routes, 
     stream(layer);
     return;
   }
+  // Outside of a graph a kernel that was never launched may have to be loaded, which can wait for
+  // all that the device has: so nothing is launched while the device waits for the host.
+  if (!capturing_) {
+    launched();
+    if (!serve(index, layer.tokens(), layer.tokens())) release();
+  }
   queue(layer);
-  if (capturing_) return;
-  launched();
-  if (!serve(index, layer.tokens(), layer.tokens())) release();
 }
 
 // Nothing here depends on what the host will decide.

@@ -114,6 +114,9 @@ void FakeDevice::enqueue(Queued work) {
     captured_.push_back(std::move(work));
     return;
   }
+  LS_CHECK_MSG(
+      queue_.empty(),
+      "launched while the device waits for the host: a kernel may have to be loaded first");
   queued_ += work.run ? 1 : 0;
   queue_.push_back(std::move(work));
   progress();
@@ -269,7 +272,11 @@ Result<FakeDevice::Id> FakeDevice::end_capture() {
 void FakeDevice::launch(Id id) {
   LS_CHECK(!capturing_);
   ++launches;
-  for (const Queued& work : graphs_.at(id)) enqueue(work);
+  for (const Queued& work : graphs_.at(id)) {
+    queued_ += work.run ? 1 : 0;
+    queue_.push_back(work);
+  }
+  progress();
 }
 
 void FakeDevice::drop(Id id) {

@@ -70,6 +70,8 @@ TEST_F(OnASmallDevice, ABudgetChangesWhileServing) {
   Client streaming(port());
   streaming.send(chat_request(60, true));
   ASSERT_TRUE(streaming.wait_for("data: "));
+  const size_t graphs = device->live_graphs();
+  EXPECT_GT(graphs, 0U);
   const Reply changed = ask(post("/v1/offload/budget", R"({"gpu_expert_gib": 0.002})"));
   ASSERT_EQ(changed.status, 200) << changed.body;
   const int64_t slots = Json::parse(changed.body)["slots"];
@@ -79,6 +81,8 @@ TEST_F(OnASmallDevice, ABudgetChangesWhileServing) {
   EXPECT_EQ(device_now["slots_used_at_most"], slots);
   EXPECT_GT(device_now["slots"], slots);
   EXPECT_LE(device_now["experts"], slots);
+  EXPECT_EQ(device->live_graphs(), graphs) << "nothing is captured anew";
+  EXPECT_GT(device->launches, 30) << "most of 60 tokens";
   EXPECT_EQ(ask(post("/v1/offload/budget", R"({"gpu_expert_gib": 9})")).status, 400);
 }
 

@@ -1,6 +1,6 @@
 // A layer's routes go out to the host, its decision comes back. The waits are polls inside the
-// kernel that needs what is waited for: a wait of the stream's and the launch behind it would come
-// to several microseconds more. No block waits for another block, so nothing is kept from running.
+// kernel that needs what is waited for: behind a wait of the stream its launch would still be to
+// come. No block waits for another block, so nothing is kept from running.
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/validate.h"
 
