@@ -238,6 +238,15 @@ __global__ void __launch_bounds__(kFindThreads) find_id(DrawParams p, const Row*
   }
 }
 
+// Blocks of a row: few rows go to all multiprocessors, many rows have their sums in few blocks
+// each.
+int64_t pieces_of(const Context& context, const DrawParams& p) {
+  constexpr int64_t kWaves = 4;
+  const int64_t wanted = ceil_div(kWaves * context.multiprocessors(), p.logits.rows);
+  const int64_t most = ceil_div(p.logits.cols, kThreads * kPerThread);
+  return std::clamp(wanted, ceil_div(p.logits.cols, kPerBlock), most);
+}
+
 }  // namespace
 
 void draw(Context& context, const DrawParams& p) {
@@ -247,8 +256,7 @@ void draw(Context& context, const DrawParams& p) {
   LS_CHECK_MSG(p.logits.cols <= kMostLogits, "{} logits", p.logits.cols);
   ScratchScope scope(context);
   cudaStream_t stream = context.stream();
-  const int64_t pieces =
-      std::clamp<int64_t>(ceil_div(p.logits.cols, kThreads * kPerThread), 1, kMostPieces);
+  const int64_t pieces = pieces_of(context, p);
   const auto rows = static_cast<unsigned>(p.logits.rows);
   const dim3 grid(static_cast<unsigned>(pieces), rows);
   const HighestSearch highest{p, context.scratch<Place>(p.logits.rows * pieces)};

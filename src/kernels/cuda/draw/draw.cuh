@@ -7,8 +7,8 @@
 namespace longshore::kernels::cuda {
 
 constexpr int kThreads = 256;
-constexpr int64_t kPerThread = 16;   // logits, so that a row does not go to few blocks
-constexpr int64_t kMostPieces = 64;  // blocks of a row
+constexpr int64_t kPerThread = 4;  // logits of a row at least, where it goes to many blocks
+constexpr int64_t kPerBlock = int64_t{1} << 16;  // at most
 constexpr int64_t kMostLogits = int64_t{1} << 19;
 
 // A mass as a whole number of 2^-44, so that the sum of kMostLogits of them fits 64 bits. It is at
@@ -18,7 +18,7 @@ constexpr int kMassBits = 44;
 constexpr int kMassParts = 3;
 constexpr int kPartBits = 15;
 static_assert(kMassParts * kPartBits > kMassBits);
-static_assert(kMostLogits / kMostPieces <= int64_t{1} << (32 - kPartBits));
+static_assert(kPerBlock < int64_t{1} << (32 - kPartBits));
 
 // A key has three digits.
 constexpr int kLevels = 3;
