@@ -216,21 +216,15 @@ class Widening {
   int64_t later_stride_ = 0;
 };
 
-// Scales of a place's rows.
+// Where the scales of a place's rows are, of all columns.
 struct RowScales {
-  alignas(64) float values[kTileRows];  // 1 behind the tile's last row
-  bool same = false;
+  const float* const* rows = nullptr;
+  bool same = false;  // for all of them
 
-  void set(const Tile& tile, const Place& place, int64_t rows) {
-    const int64_t end = least(rows, tile.count - place.row);
-    const float* const* scales = tile.scales + place.row;
-    const bool scaled = scales[0] != nullptr;  // all or none of a matrix
+  void set(const Tile& tile, int64_t row, int64_t count) {
+    rows = tile.scales + row;
     same = true;
-    for (int64_t r = 0; r < end; ++r) {
-      values[r] = scaled ? scales[r][place.block.segment] : 1.0f;
-      same &= values[r] == values[0];
-    }
-    for (int64_t r = end; r < rows; ++r) values[r] = 1.0f;
+    for (int64_t r = 1; r < least(count, tile.count - row); ++r) same &= rows[r] == rows[0];
   }
 };
 
@@ -239,51 +233,62 @@ struct RowScales {
 // products do.
 class PendingSums {
  public:
-  // sums [panels][32 rows][16 inputs]; scales: from the first of the rows on; out
-  // [panels][64 rows][16 inputs], likewise; first: of the result's columns.
   PendingSums() = default;
-  PendingSums(const float* sums, const float* scales, bool same_scale, float* out, int64_t panels,
-              bool first)
+  // sums [panels][32 rows][16 inputs], of which `rows` have scales; out [panels][64 rows][16
+  // inputs], from the first of the rows on.
+  PendingSums(const float* sums, const float* const* scales, bool same_scale,
+              const ColumnBlock& block, int64_t rows, float* out, int64_t panels)
       : sums_(sums),
         scales_(scales),
+        segment_(block.segment),
+        rows_(rows),
         out_(out),
         lines_(panels * kPairRows),
-        first_(first),
-        same_scale_(same_scale) {}
+        first_(block.start == 0),
+        one_scale_(same_scale || rows == 1) {}
 
-  // The next `count` lines, as far as there are any; count divides 32.
-  LS_SIMD void add(int64_t count) {
+  // The next kCount lines, as far as there are any; kCount divides 32.
+  template <int64_t kCount>
+  LS_SIMD void add() {
     if (next_ >= lines_) return;
     const int64_t r = next_ % kPairRows;
     const float* from = sums_ + next_ * kSide;
-    float* line = out_ + (next_ / kPairRows * kTileRows + r) * kSide;
-    const float* scales = scales_ + r;
-    next_ += count;
-    if (!first_ && same_scale_) {  // all but a few
-      Vec scale = broadcast(scales[0]);
+    float* to = out_ + (next_ / kPairRows * kTileRows + r) * kSide;
+    next_ += kCount;
+    if (!first_ && one_scale_) {  // all but a few
+      Vec scale = broadcast(scale_of(0));
       in_register(scale);
-      for (int64_t i = 0; i < count; ++i, from += kSide, line += kSide) {
-        store(line, fma(load(from), scale, load(line)));
+#pragma GCC unroll 32
+      for (int64_t i = 0; i < kCount; ++i) {
+        store(to + i * kSide, fma(load(from + i * kSide), scale, load(to + i * kSide)));
       }
       return;
     }
-    for (int64_t i = 0; i < count; ++i, from += kSide, line += kSide) {
-      const Vec scale = broadcast(scales[i]);
-      store(line, first_ ? mul(load(from), scale) : fma(load(from), scale, load(line)));
+    for (int64_t i = 0; i < kCount; ++i) {
+      const Vec scale = broadcast(scale_of(r + i));
+      const Vec sum = load(from + i * kSide);
+      float* line = to + i * kSide;
+      store(line, first_ ? mul(sum, scale) : fma(sum, scale, load(line)));
     }
   }
   void add_all() {
-    while (next_ < lines_) add(kPairRows / kSteps);
+    while (next_ < lines_) add<kPairRows / kSteps>();
   }
 
  private:
+  [[nodiscard]] LS_SIMD float scale_of(int64_t r) const {
+    return r < rows_ && scales_[r] != nullptr ? scales_[r][segment_] : 1.0f;
+  }
+
   const float* sums_ = nullptr;
-  const float* scales_ = nullptr;
+  const float* const* scales_ = nullptr;
+  int64_t segment_ = 0;
+  int64_t rows_ = 0;
   float* out_ = nullptr;
   int64_t lines_ = 0;
   int64_t next_ = 0;
   bool first_ = false;
-  bool same_scale_ = false;
+  bool one_scale_ = false;
 };
 
 struct PanelView {
@@ -323,7 +328,6 @@ class PanelProduct {
     for (int turn = 0; !place.end(); turn = 1 - turn) {
       const Place then = next(place);
       if (!then.end()) start(then, 1 - turn);
-      scales_[turn].set(tiles_[place.tile], place, rows_);
       multiply(place, turn);
       widening_.advance(kTileRows);
       place = then;
@@ -358,32 +362,53 @@ class PanelProduct {
 
   // All panels times the widened rows of `place`.
   void multiply(const Place& place, int buffer) {
-    const int64_t rows = least(rows_, tiles_[place.tile].count - place.row);
+    const Tile& tile = tiles_[place.tile];
+    if (place.block.start == 0 || !in_order_) scales_.set(tile, place.row, rows_);
+    const int64_t rows = least(rows_, tile.count - place.row);
     const int64_t halves = (rows + kPairRows - 1) / kPairRows;
     const int64_t steps = halves * ((panels_.count + 1) / 2) * place.block.steps;
-    const int64_t part = (widening_.left() + steps - 1) / steps;
+    part_ = (widening_.left() + steps - 1) / steps;
     for (int64_t p = 0; p < panels_.count; p += 2) {
       for (int64_t half = 0; half < halves; ++half) {
         if (p + 1 < panels_.count) {
-          multiply_half<2>(place, p, half, buffer, part);
+          multiply_half<2>(place, p, half, buffer);
         } else {
-          multiply_half<1>(place, p, half, buffer, part);
+          multiply_half<1>(place, p, half, buffer);
         }
       }
     }
   }
 
-  // Panels p and p + 1 times 32 rows; `part` rows are widened after each step.
+  // Panels p and p + 1 times 32 rows.
   template <int kPanels>
-  LS_SIMD void multiply_half(const Place& place, int64_t p, int64_t half, int buffer,
-                             int64_t part) {
-    constexpr int64_t kRowBytes = 4 * kSide;
+  void multiply_half(const Place& place, int64_t p, int64_t half, int buffer) {
     const uint32_t* weights = weights_.buffer(buffer) + half * kPairRows * kSide;
-    const int64_t step_words = weights_.step_words();
     const uint32_t* panel = panels_.words + p * panels_.stride + place.block.offset;
-    const int64_t second = panels_.stride;
     const uint32_t* ahead = panel_ahead(place, p, half);
-    const int64_t lines = kPanels * kPairRows / place.block.steps;
+    if (place.block.steps == kSteps) {
+      multiply_steps<kPanels, kSteps>(weights, panel, ahead);
+    } else {
+      multiply_steps<kPanels, kSteps / 2>(weights, panel, ahead);
+    }
+    pending_.add_all();
+    const int64_t row = half * kPairRows;
+    pending_ = {sums_[turn_],
+                scales_.rows + row,
+                scales_.same,
+                place.block,
+                tiles_[place.tile].count - place.row - row,
+                out_ + ((place.tile * panels_.count + p) * kTileRows + place.row + row) * kSide,
+                kPanels};
+    turn_ = 1 - turn_;
+  }
+
+  // sums_[turn_] [panel][row][input] = 32 rows . kPanels panels over kCount steps.
+  template <int kPanels, int kCount>
+  LS_SIMD void multiply_steps(const uint32_t* weights, const uint32_t* panel,
+                              const uint32_t* ahead) {
+    constexpr int64_t kRowBytes = 4 * kSide;
+    const int64_t step_words = weights_.step_words();
+    const int64_t second = panels_.stride;
     float* sums = sums_[turn_];
     memory_barrier();
     _tile_zero(0);
@@ -392,7 +417,8 @@ class PanelProduct {
       _tile_zero(1);
       _tile_zero(3);
     }
-    for (int64_t k = 0; k < place.block.steps; ++k, weights += step_words, panel += kTileWords) {
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < kCount; ++k, weights += step_words, panel += kTileWords) {
       _tile_loadd(4, weights, kRowBytes);
       _tile_loadd(6, panel, kRowBytes);
       _tile_dpbf16ps(0, 4, 6);
@@ -404,10 +430,10 @@ class PanelProduct {
       _tile_dpbf16ps(2, 5, 6);
       if constexpr (kPanels > 1) _tile_dpbf16ps(3, 5, 7);
       if (ahead != nullptr) {
-        for (int64_t i = 0; i < kSide; ++i, ahead += kSide) prefetch(ahead);
+        for (int64_t i = 0; i < kSide; ++i) prefetch(ahead + k * kTileWords + i * kSide);
       }
-      pending_.add(lines);
-      if (widening_.left() > 0) widening_.advance(part);
+      pending_.add<kPanels * kPairRows / kCount>();
+      if (widening_.left() > 0) widening_.advance(part_);
     }
     _tile_stored(0, sums, kRowBytes);
     _tile_stored(2, sums + kTileWords, kRowBytes);
@@ -416,15 +442,6 @@ class PanelProduct {
       _tile_stored(3, sums + 3 * kTileWords, kRowBytes);
     }
     memory_barrier();
-    pending_.add_all();
-    const int64_t row = place.row + half * kPairRows;
-    pending_ = {sums,
-                scales_[buffer].values + half * kPairRows,
-                scales_[buffer].same,
-                out_ + ((place.tile * panels_.count + p) * kTileRows + row) * kSide,
-                kPanels,
-                place.block.start == 0};
-    turn_ = 1 - turn_;
   }
 
   // What to ask for: a block of one of the next two panels, which lie far behind; the first rows'
@@ -447,11 +464,11 @@ class PanelProduct {
   int64_t rows_;  // of a place
   Widening<kType> widening_;
   WideRows weights_;
+  int64_t part_ = 0;  // rows that are widened after a step
+  RowScales scales_;
   PendingSums pending_;
   int turn_ = 0;
   alignas(64) float sums_[2][2 * kPairRows * kSide];
-  // Of this place and of the one whose sums are pending.
-  RowScales scales_[2];
 };
 
 // sums [64 rows][16 inputs] -> [16 inputs][64 rows], in place.
