@@ -187,7 +187,8 @@ Result<Report> expert_bench(ThreadPool& pool, const ExpertBenchOptions& options,
   Bench bench(pool, bank, *backend, options.repeats, cancel);
   if (options.decode) LS_TRY_VOID(decode_rows(bench, bank.size(), report));
   if (options.prefill) LS_TRY_VOID(prefill_rows(bench, bank, dram, peak.gflops, report));
-  report.rows.push_back({"largest error against fp32, of the output", bench.worst(), "", 0});
+  report.rows.push_back(
+      {"largest error against fp32, of the output", bench.worst() * 1e3, "thousandths", 0});
   report.rows.push_back(
       {"bank", static_cast<double>(bank.size() * ExpertBank::kExpertBytes) / 1e9, "GB", 0});
   return report;
