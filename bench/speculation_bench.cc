@@ -118,54 +118,93 @@ class Pairs {
   Result<void> run(const PromptSet& set, const Case& which, int64_t batch, Report& report) {
     engine::Speculation on = engine_.options().speculation;
     on.wrong_drafts = which.wrong;
+    engine::Speculation always = on;
+    always.always = true;
+    // What drafting loads and the cost model learns at first is no part of the measurement.
+    engine_.set_speculation(always);
+    LS_TRY([[maybe_unused]] const Measured loads, decoder_.run(set, which.temperature, batch, 0));
     engine_.set_speculation(on);
-    // What the cost model learns first is no part of the measurement.
-    LS_TRY([[maybe_unused]] const Measured first, decoder_.run(set, which.temperature, batch, 0));
-    const engine::EngineCounters before = engine_.counters();
+    for (int i = 0; i < 2; ++i) {
+      LS_TRY([[maybe_unused]] const Measured first, decoder_.run(set, which.temperature, batch, 0));
+    }
+    engine::SpeculationPolicy policy = engine_.policy();
     std::vector<double> ratios;
+    std::vector<double> always_ratios;
+    engine::EngineCounters guessed;  // of the always drafted runs
+    int64_t drafted_steps = 0;
+    int64_t steps = 0;
     for (int i = 0; i < options_.repeats; ++i) {
-      double rates[2] = {};
-      for (int turn = 0; turn < 2; ++turn) {
-        const bool plain = (i + turn) % 2 == 0;
-        engine_.leave_speculation(plain);
+      double rates[3] = {};  // plain, the cost model, always
+      for (int turn = 0; turn < 3; ++turn) {
+        const int way = (i + turn) % 3;
+        engine_.set_speculation(way == 2 ? always : on);
+        if (way == 1) engine_.set_policy(policy);
+        engine_.leave_speculation(way == 0);
+        const engine::EngineCounters before = engine_.counters();
         LS_TRY(const Measured measured,
                decoder_.run(set, which.temperature, batch, 1 + static_cast<uint64_t>(i)));
-        rates[plain ? 0 : 1] = measured.rate();
+        engine_.leave_speculation(false);
+        rates[way] = measured.rate();
+        if (way == 2) add_guesses(before, guessed);
+        if (way != 1) continue;
+        policy = engine_.policy();
+        for (size_t depth = 0; depth < measured.depths.size(); ++depth) {
+          steps += measured.depths[depth];
+          drafted_steps += depth > 0 ? measured.depths[depth] : 0;
+        }
       }
-      engine_.leave_speculation(false);
       ratios.push_back(std::log(rates[1] / rates[0]));
+      always_ratios.push_back(std::log(rates[2] / rates[0]));
     }
-    add_rows(fmt::format("{}, {}, batch {}", set.name, which.name, batch), interval_of(ratios),
-             before, report);
+    const std::string name = fmt::format("{}, {}, batch {}", set.name, which.name, batch);
+    add_speed_up(name, "", interval_of(ratios), report);
+    report.rows.push_back(
+        {name + ": steps with drafts",
+         static_cast<double>(drafted_steps) / static_cast<double>(std::max<int64_t>(steps, 1)),
+         "of all", 0});
+    add_speed_up(name, fmt::format("always {}, ", on.max_steps), interval_of(always_ratios),
+                 report);
+    add_guess_rows(name, guessed, report);
     return {};
   }
 
  private:
-  void add_rows(const std::string& name, const Interval& speed_up,
-                const engine::EngineCounters& before, Report& report) const {
-    const auto row = [&](const std::string& what, double value, const char* unit) {
-      report.rows.push_back({fmt::format("{}: {}", name, what), value, unit, 0});
-    };
-    row("speed-up", std::exp(speed_up.mean), "x");
-    row("95 % from", std::exp(speed_up.mean - speed_up.half), "x");
-    row("95 % to", std::exp(speed_up.mean + speed_up.half), "x");
+  void add_guesses(const engine::EngineCounters& before, engine::EngineCounters& sum) const {
     const engine::EngineCounters& now = engine_.counters();
-    const auto per = [](int64_t a, int64_t b) {
-      return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0;
-    };
-    int64_t right = 0;
+    sum.drafted.resize(now.drafted.size());
+    sum.accepted.resize(now.drafted.size());
     for (size_t d = 0; d < now.drafted.size(); ++d) {
-      const auto since = [d](const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
-        return a[d] - (d < b.size() ? b[d] : 0);
-      };
-      const int64_t drafted = since(now.drafted, before.drafted);
-      const int64_t accepted = since(now.accepted, before.accepted);
-      right += accepted;
-      if (drafted > 0) row(fmt::format("right at depth {}", d + 1), per(accepted, drafted), "");
+      sum.drafted[d] += now.drafted[d] - (d < before.drafted.size() ? before.drafted[d] : 0);
+      sum.accepted[d] += now.accepted[d] - (d < before.accepted.size() ? before.accepted[d] : 0);
     }
-    const int64_t speculated = now.speculated - before.speculated;
-    row("tokens of a drafted step", 1 + per(right, speculated), "tokens");
-    row("steps with drafts", per(speculated, now.decode_steps - before.decode_steps), "of all");
+    sum.speculated += now.speculated - before.speculated;
+  }
+
+  static void add_speed_up(const std::string& name, const std::string& way,
+                           const Interval& speed_up, Report& report) {
+    const auto row = [&](const char* what, double log_ratio) {
+      report.rows.push_back(
+          {fmt::format("{}: {}{}", name, way, what), std::exp(log_ratio), "x", 0});
+    };
+    row("speed-up", speed_up.mean);
+    row("95 % from", speed_up.mean - speed_up.half);
+    row("95 % to", speed_up.mean + speed_up.half);
+  }
+
+  static void add_guess_rows(const std::string& name, const engine::EngineCounters& guessed,
+                             Report& report) {
+    int64_t right = 0;
+    for (size_t d = 0; d < guessed.drafted.size(); ++d) {
+      right += guessed.accepted[d];
+      if (guessed.drafted[d] == 0) continue;
+      report.rows.push_back(
+          {fmt::format("{}: right at depth {}", name, d + 1),
+           static_cast<double>(guessed.accepted[d]) / static_cast<double>(guessed.drafted[d]), "",
+           0});
+    }
+    const auto steps = static_cast<double>(std::max<int64_t>(guessed.speculated, 1));
+    report.rows.push_back(
+        {name + ": tokens of a step", 1 + static_cast<double>(right) / steps, "tokens", 0});
   }
 
   engine::Engine& engine_;

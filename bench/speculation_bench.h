@@ -25,9 +25,10 @@ struct SpeculationBenchOptions {
 
 // Cases: every set greedily and at temperature 1, and with drafts that are all made wrong, at every
 // batch. Rows of a case: speed-up in tokens a second of steps in which all sequences decode, as the
-// mean of the pairs' log ratios; the ends of its 95 % interval (Student's t); tokens of a drafted
-// step; acceptance at every depth. Plain decoding, on which drafting leaves no trace, and drafting
-// alternate; each pair of runs has the same prompts and seeds. The engine speculates and is idle.
+// mean of the pairs' log ratios, and the ends of its 95 % interval (Student's t); the same for
+// drafting as deep as may be in every step, whose acceptance at every depth and tokens of a step
+// follow. Plain decoding, on which drafting leaves no trace, the cost model and the deepest drafts
+// take turns, with the same prompts and seeds. The engine speculates and is idle.
 Result<Report> speculation_bench(session::LoadedModel& loaded, const std::vector<PromptSet>& sets,
                                  const SpeculationBenchOptions& options, const CancelToken& cancel);
 

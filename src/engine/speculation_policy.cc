@@ -165,7 +165,7 @@ void SpeculationPolicy::settle(const SpeculationStep& step) {
   }
   // It must reach what a look costs.
   const double look = load.backlog > 0 ? 2 * reading_.at(load.backlog).value_or(0) : 0;
-  if (plain) credit_ = std::clamp(credit_, -2 * *plain, 8 * *plain + look);
+  if (plain) credit_ = std::clamp(credit_, -8 * *plain - look, 8 * *plain + look);
 }
 
 // What reading a backlog takes is what its step takes longer than others.
