@@ -244,6 +244,9 @@ std::string Metrics::render(const engine::EngineCounters& counters, const Servin
                 {{"depth", std::to_string(depth + 1)}})
           .Set(counters.acceptance[depth]);
     }
+    m.r.gauge("spec_routing_overlap",
+              "Part of its experts that a token is taken to share with the one before it.")
+        .Set(counters.routing_overlap);
     m.accept_rate.Set(as_double(right) / as_double(counters.draft_rows));
     if (counters.drafted[0] > 0)
       m.accept_length.Set(1 + as_double(right) / as_double(counters.drafted[0]));
