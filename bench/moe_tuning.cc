@@ -85,14 +85,13 @@ Result<void> MoeShape::validate() const {
   return {};
 }
 
-std::string MoeTimes::json() const {
+std::string MoeTimes::json(kernels::MoeTable kept) const {
   nlohmann::ordered_json file;
-  for (const Row& row : rows) {
-    const kernels::MoeTile& tile = kMoeVariants[row.best].tile;
-    file[std::to_string(row.tokens)] = {
-        {"BLOCK_SIZE_M", tile.block_m}, {"BLOCK_SIZE_N", tile.block_n},
-        {"BLOCK_SIZE_K", tile.block_k}, {"GROUP_SIZE_M", tile.group_m},
-        {"num_warps", tile.warps},      {"num_stages", tile.stages}};
+  for (const Row& row : rows) kept[row.tokens] = kMoeVariants[row.best].tile;
+  for (const auto& [tokens, tile] : kept) {
+    file[std::to_string(tokens)] = {{"BLOCK_SIZE_M", tile.block_m}, {"BLOCK_SIZE_N", tile.block_n},
+                                    {"BLOCK_SIZE_K", tile.block_k}, {"GROUP_SIZE_M", tile.group_m},
+                                    {"num_warps", tile.warps},      {"num_stages", tile.stages}};
   }
   return file.dump(4) + "\n";
 }

@@ -19,6 +19,7 @@
 #include "device/buffer.h"
 #include "device/graphs.h"
 #include "kernels/backend.h"
+#include "kernels/moe_config.h"
 #include "kernels/moe_tuning.h"
 
 namespace longshore::bench {
@@ -47,7 +48,8 @@ struct MoeTimes {
   std::vector<Row> rows;
 
   // What stands in the file.
-  [[nodiscard]] std::string json() const;
+  // kept: entries of other numbers of tokens, which stay.
+  [[nodiscard]] std::string json(kernels::MoeTable kept = {}) const;
   [[nodiscard]] std::string table() const;
 };
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/file.h"
 #include "base/output_file.h"
 #include "bench/moe_tuning.h"
 #include "checkpoint/config.h"
@@ -49,13 +50,27 @@ Result<bench::MoeShape> shape_of(const Flags& flags) {
   return shape;
 }
 
-Result<void> write(const std::filesystem::path& folder, const bench::MoeTimes& times) {
+// Before anything is measured.
+Result<void> prepare(const std::filesystem::path& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error)
     return fail(ErrorKind::kIo, "{}: cannot make the folder: {}", folder.string(), error.message());
+  LS_TRY(const OutputFile probe, OutputFile::create((folder / "probe").string()));  // goes again
+  return {};
+}
+
+// What the file says of numbers of tokens that are not measured now.
+Result<kernels::MoeTable> entries_of(const std::string& path) {
+  if (!std::filesystem::exists(path)) return kernels::MoeTable();
+  LS_TRY(const std::string text, read_file(path, int64_t{1} << 20, ErrorKind::kIo));
+  return kernels::parse_moe_config(text, path);
+}
+
+Result<void> write(const std::filesystem::path& folder, const bench::MoeTimes& times) {
   const std::string path = (folder / times.file_name).string();
-  const std::string text = times.json();
+  LS_TRY(kernels::MoeTable kept, entries_of(path));
+  const std::string text = times.json(std::move(kept));
   LS_TRY(OutputFile file, OutputFile::create(path));
   LS_TRY_VOID(file.write(text.data(), text.size()));
   LS_TRY_VOID(file.commit());
@@ -73,8 +88,10 @@ Result<void> run(const Flags& flags) {
   std::vector<int64_t> tokens = flags.tokens;
   std::sort(tokens.begin(), tokens.end());
   tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  const bool keep = flags.folder != "none";
   const std::string folder = flags.folder == "auto" ? kernels::shipped_moe_configs() : flags.folder;
-  // So much that no call is computed in pieces.
+  if (keep) LS_TRY_VOID(prepare(folder));
+  // So much that no call of the usual sizes is computed in pieces.
   const int64_t routes = tokens.back() * (shape.top_k + 1);
   const int64_t scratch = kLeastScratch + routes * 8 * (shape.hidden + shape.intermediate);
   LS_TRY(const std::unique_ptr<kernels::Backend> backend,
@@ -85,7 +102,11 @@ Result<void> run(const Flags& flags) {
     for (const std::string& dtype : flags.dtypes) {
       LS_TRY(const bench::MoeTimes times,
              tuner.measure(joined, dtype == kW8A8, tokens, interrupt_token()));
-      LS_TRY_VOID(write(folder, times));
+      if (keep) {
+        LS_TRY_VOID(write(folder, times));
+      } else {
+        fmt::print("{}\n", times.table());
+      }
     }
   }
   return {};
@@ -99,8 +120,10 @@ Run add_tune(CLI::App& command) {
                      "take the experts' sizes from this directory's config.json");
   command.add_option("--device", flags->device, "cuda or cuda:N")->capture_default_str();
   command
-      .add_option("--moe-config-folder", flags->folder,
-                  "where the files go; auto: where serve looks for them")
+      .add_option(
+          "--moe-config-folder", flags->folder,
+          "where the files go, which keep what is not measured now; auto: where serve looks for "
+          "them; none: nowhere")
       ->capture_default_str();
   command.add_option("--hidden", flags->shape.hidden, "columns of an expert's gate")
       ->capture_default_str();

@@ -366,16 +366,18 @@ void Engine::deliver() {
     for (size_t depth = 0; depth < turn.drafts && depth < drawn; ++depth) {
       ++report_.drafted[depth];
       ++sequence.stats.drafted;
-      if (depth + 1 >= drawn) continue;
-      ++report_.accepted[depth];
-      ++sequence.stats.accepted;
+      // Right is right, also where the token ends the answer.
+      if (sampled_[i][depth].id == sequence.draft.ids[depth]) ++report_.accepted[depth];
     }
     if (decoded) report_.tokens += static_cast<int64_t>(drawn);
     sequence.draft.ids.clear();
     sequence.draft.masks = 0;
     bool goes_on = true;
     for (size_t place = 0; goes_on && place < drawn; ++place) {
-      if (place > 0) ++sequence.computed;  // the guess before was right, and so is its cache
+      if (place > 0) {  // the guess before was right, and so is its cache
+        ++sequence.computed;
+        ++sequence.stats.accepted;
+      }
       goes_on = deliver_token(sequence, sampled_[i][place]);
     }
     if (goes_on && faulty_[i] != Fault::kNone)

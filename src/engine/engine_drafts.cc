@@ -149,8 +149,10 @@ void Engine::teach_experts(const StepPlan& plan) {
 
 void Engine::count_drafts() {
   const auto depths = static_cast<size_t>(drafter_->options().max_steps);
-  counters_.drafted.resize(depths);
-  counters_.accepted.resize(depths);
+  // Guesses of a step that was interrupted may be deeper than what is allowed since.
+  const size_t known = std::max(depths, report_.drafted.size());
+  counters_.drafted.resize(known);
+  counters_.accepted.resize(known);
   counters_.acceptance.resize(depths);
   for (size_t depth = 0; depth < report_.drafted.size(); ++depth) {
     counters_.drafted[depth] += report_.drafted[depth];

@@ -9,7 +9,7 @@ namespace longshore::engine {
 
 Result<std::unique_ptr<HiddenRows>> HiddenRows::create(kernels::Backend& backend, int64_t width,
                                                        int64_t most, int64_t ring_bytes) {
-  const int64_t capacity = std::max(2 * most, ring_bytes / (width * 4));
+  const int64_t capacity = model::KeptHidden::of(width, most, ring_bytes).rows;
   std::unique_ptr<HiddenRows> made(new HiddenRows(backend, capacity, most));
   LS_TRY(made->rows_, device::Buffer::allocate(backend.memory(), (capacity + most) * width * 4,
                                                "hidden states for the draft"));

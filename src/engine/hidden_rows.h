@@ -15,6 +15,7 @@
 #include "base/tensor.h"
 #include "device/buffer.h"
 #include "kernels/backend.h"
+#include "model/memory_plan.h"
 
 namespace longshore::engine {
 
@@ -43,7 +44,7 @@ class HiddenRows {
   // Queued, as kernel parameters: the copy engine belongs to the weights.
   int32_t stage(int64_t i, const float* host);
 
-  static constexpr int64_t kRingBytes = int64_t{64} << 20;
+  static constexpr int64_t kRingBytes = model::KeptHidden::kRingBytes;
 
  private:
   HiddenRows(kernels::Backend& backend, int64_t capacity, int64_t most)

@@ -5,7 +5,7 @@
 //
 // The kernels are compiled in few variants, so that a file's sizes choose the nearest of them.
 //
-// Ownership: values. Threading: const members from any thread. Errors: of read_moe_config; what a
+// Ownership: values. Threading: const members from any thread. Errors: of parse_moe_config; what a
 // file lacks or says wrongly is named in one line, and MoeConfigs then goes by the built-in rule.
 #pragma once
 

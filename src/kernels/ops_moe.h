@@ -12,8 +12,8 @@ namespace longshore::kernels {
 // s = sigmoid(logits); the top_k experts of s + bias (bias for the choice only, lower index wins
 // ties); weights = s of the chosen, divided by (their sum + 1e-20) if normalise, times scale.
 // Written in descending order of s + bias. Source: "noaux_tc" of DeepSeek-V3 with one group.
-// Unless joined is negative, every token has one more route behind those, to that expert with
-// weight 1: a shared expert that is computed with the routed ones.
+// Unless joined is negative, every token has one more route before those, to that expert with
+// weight 1: a shared expert that is computed with the routed ones, and first, as it is by itself.
 struct RouterParams {
   ConstMatrixView logits;       // [tokens, experts] fp32
   const float* bias = nullptr;  // [experts]
@@ -24,8 +24,9 @@ struct RouterParams {
   int32_t* ids = nullptr;    // [tokens, routes()]
   float* weights = nullptr;  // [tokens, routes()]
 
-  // Of a token.
-  [[nodiscard]] constexpr int64_t routes() const { return top_k + (joined >= 0 ? 1 : 0); }
+  // Of a token, and which of them is its first chosen one.
+  [[nodiscard]] constexpr int64_t routes() const { return top_k + first_chosen(); }
+  [[nodiscard]] constexpr int64_t first_chosen() const { return joined >= 0 ? 1 : 0; }
 };
 
 // One expert's weights, as they lie in memory.

@@ -81,6 +81,10 @@ class RouteExchange {
   // The backend's, or nullptr where it has none.
   [[nodiscard]] static RouteExchange* of(Backend& backend);
 
+  // Whether what is launched may wait for what the host does and queues after it. Not where a
+  // launch returns when it is done, or all queues are one.
+  [[nodiscard]] virtual bool concurrent() const { return true; }
+
   // All are queued.
   virtual void publish_routes(const PublishRoutesParams& params) = 0;
   virtual void take_routes(const TakeRoutesParams& params) = 0;

@@ -63,7 +63,9 @@ void Tap::selection(int64_t layer, ConstMatrixView selected, const int32_t* coun
 void Tap::routes(int64_t layer, ConstMatrixView ids, ConstMatrixView weights, int64_t chosen) {
   if (observer_ == nullptr || fault_) return;
   if (fetch(ids, first_, ids) && fetch(weights, second_, weights))
-    observer_->on_routes(layer, ids.slice_cols(0, chosen), weights.slice_cols(0, chosen));
+    // The shared expert's, where it has one, comes first.
+    observer_->on_routes(layer, ids.slice_cols(ids.cols - chosen, chosen),
+                         weights.slice_cols(ids.cols - chosen, chosen));
 }
 
 Result<void> Tap::status() const {

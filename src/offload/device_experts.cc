@@ -318,6 +318,8 @@ void DeviceExperts::end_step() {
     const Mark last = wire_.copied();
     while (!wire_.passed(last)) {
     }
+    // The device was told that they are elsewhere, so it may not have pointed to them.
+    for (const int32_t slot : loading_) bank_.point(slots_.expert(slot), slot);
     released_ = false;
   }
   settle();

@@ -75,6 +75,8 @@ class DeviceExperts {
 
   // Whether a step of so many tokens is one that the host serves: not streamed.
   [[nodiscard]] bool serves(int64_t tokens) const;
+  // Whether the device goes on while the host serves: steps may be captured.
+  [[nodiscard]] bool concurrent() const { return exchange_.concurrent(); }
 
   // A step of so many tokens begins: the first layer of a long one comes ahead.
   void begin_step(int64_t tokens);

@@ -162,7 +162,8 @@ void ExpertStore::run_here(int64_t index, ConstMatrixView x, const Routes& route
 }
 
 bool ExpertStore::capturable(int64_t tokens) const {
-  return device_ != nullptr ? device_->serves(tokens) : whole_on_device();
+  if (device_ != nullptr) return device_->concurrent() && device_->serves(tokens);
+  return whole_on_device();
 }
 
 ExpertStore::Capturing::Capturing(ExpertStore& store) : store_(store), before_(store.counters_) {

@@ -73,7 +73,7 @@ class ExpertStore {
   // changes where some routed experts are not on the device or the shared ones are of another kind.
   // kMemory, kDevice.
   [[nodiscard]] Result<void> join_shared(std::span<const kernels::ExpertView> shared);
-  // Whether a call of so many tokens takes the shared expert's route, the last of each token.
+  // Whether a call of so many tokens takes the shared expert's route, the first of each token.
   [[nodiscard]] bool joins(int64_t tokens) const {
     return joined_.has_value() && forced_ == nullptr && tokens <= kMostJoined;
   }
@@ -98,6 +98,8 @@ class ExpertStore {
   [[nodiscard]] Result<int64_t> limit_slots(int64_t budget_bytes);
   // Whether announce() and run() of a step of so many tokens may be captured.
   [[nodiscard]] bool capturable(int64_t tokens) const;
+  // Whether the device goes on while the host does its part; if not, nothing is capturable.
+  [[nodiscard]] bool concurrent() const { return device_ == nullptr || device_->concurrent(); }
   // While it lives, calls are not counted and do nothing on the host: they are captured, or run
   // once before that.
   class Capturing {

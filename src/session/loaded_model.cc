@@ -286,6 +286,11 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   LS_TRY_VOID(loaded->model->capture_steps(loaded->engine->caches(), options.graphs));
   LS_TRY_VOID(loaded->engine->capture_drafts(options.graphs));
+  if (options.graphs.on && !loaded->model->experts().concurrent()) {
+    loaded->notes.push_back(
+        "steps are not captured: the device does not go on while the host decides on experts "
+        "(CUDA_LAUNCH_BLOCKING or CUDA_DEVICE_MAX_CONNECTIONS=1 is set)");
+  }
   return loaded;
 }
 

@@ -60,6 +60,13 @@ TEST_F(Tuning, WritesWhatMoeConfigsReadsBack) {
   EXPECT_EQ(kernels::nearest_variant(kernels::kMoeVariants, table->at(1)), 0U);
   EXPECT_EQ(kernels::nearest_variant(kernels::kMoeVariants, table->at(8)), 4U);
   EXPECT_GT(device.calls["experts w8a8"], 0);
+  // Entries that were not measured now stay.
+  const kernels::MoeTile tile{16, 64, 128, 1, 4, 3};
+  const auto more = kernels::parse_moe_config(times->json({{8, tile}, {4096, tile}}), "made");
+  ASSERT_TRUE(more) << more.error().message;
+  EXPECT_EQ(more->size(), 3U);
+  EXPECT_EQ(more->at(4096).block_n, 64);
+  EXPECT_EQ(kernels::nearest_variant(kernels::kMoeVariants, more->at(8)), 4U);
 }
 
 TEST_F(Tuning, WithoutTheSharedExpertItHasOneLess) {

@@ -74,7 +74,7 @@ TEST_P(Moe, RouterBiasDecidesTheChoiceOnly) {
   EXPECT_FLOAT_EQ(routing.weights[1], 0.5f);
 }
 
-TEST_P(Moe, RouterJoinsAnExpertBehindTheChosen) {
+TEST_P(Moe, RouterJoinsAnExpertBeforeTheChosen) {
   constexpr int64_t kTokens = 7;
   Matrix logits = Matrix::random(random, DType::kF32, kTokens, 40);
   const std::vector<float> bias = random_floats(random, 40, 0.3f);
@@ -91,11 +91,11 @@ TEST_P(Moe, RouterJoinsAnExpertBehindTheChosen) {
                    .weights = weights.data()});
   for (size_t t = 0; t < kTokens; ++t) {
     for (size_t i = 0; i < 4; ++i) {
-      ASSERT_EQ(ids[t * 5 + i], alone.ids[t * 4 + i]);
-      ASSERT_EQ(weights[t * 5 + i], alone.weights[t * 4 + i]);
+      ASSERT_EQ(ids[t * 5 + 1 + i], alone.ids[t * 4 + i]);
+      ASSERT_EQ(weights[t * 5 + 1 + i], alone.weights[t * 4 + i]);
     }
-    ASSERT_EQ(ids[t * 5 + 4], 40);
-    ASSERT_EQ(weights[t * 5 + 4], 1);
+    ASSERT_EQ(ids[t * 5], 40);
+    ASSERT_EQ(weights[t * 5], 1);
   }
   EXPECT_EQ(ids.back(), -9) << "past the end";
 }

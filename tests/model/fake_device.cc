@@ -114,6 +114,8 @@ void FakeDevice::enqueue(Queued work) {
     captured_.push_back(std::move(work));
     return;
   }
+  // The host may have said since what the device waited for.
+  progress();
   LS_CHECK_MSG(
       queue_.empty(),
       "launched while the device waits for the host: a kernel may have to be loaded first");

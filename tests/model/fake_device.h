@@ -161,6 +161,7 @@ class FakeDevice final : public kernels::Backend,
   bool has_wire = true;
   [[nodiscard]] Result<void> synchronize() override;
 
+  bool concurrent() const override { return concurrent_; }
   void publish_routes(const kernels::PublishRoutesParams& p) override;
   void take_routes(const kernels::TakeRoutesParams& p) override;
   void add_when(const kernels::AddParams& p, const int32_t* word) override;
@@ -203,6 +204,8 @@ class FakeDevice final : public kernels::Backend,
   std::function<double(size_t form, int64_t tokens)> form_seconds;
   int64_t wrong_form = -1;
   bool spoil_logits = false;  // the first row's logits are NaN from now on
+
+  bool concurrent_ = true;  // tests may say no
 
  private:
   friend class FakeTransfers;

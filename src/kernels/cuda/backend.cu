@@ -1,4 +1,7 @@
 // The CUDA backend: every operation is a function of ops.h.
+#include <cstdlib>
+#include <string_view>
+
 #include <fmt/format.h>
 
 #include "device/buffer.h"
@@ -52,6 +55,13 @@ class CudaBackend final : public Backend,
   void launch(Id id) override { graphs_.launch(id); }
   void drop(Id id) override { graphs_.drop(id); }
 
+  // Both are read by the driver when it starts.
+  bool concurrent() const override {
+    const char* blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+    const char* queues = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS");
+    return (blocking == nullptr || std::string_view(blocking) == "0") &&
+           (queues == nullptr || std::string_view(queues) != "1");
+  }
   void publish_routes(const PublishRoutesParams& params) override {
     cuda::publish_routes(*context_, params, reinterpret_cast<unsigned*>(counter_.data()));
   }

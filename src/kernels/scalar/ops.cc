@@ -43,8 +43,8 @@ void store_fp8_key(float* key, int64_t n, std::byte* codes, float* scale) {
 
 void route_token(const RouterParams& p, int64_t t, float* gates, float* choice) {
   const float* logits = p.logits.row_as<float>(t);
-  int32_t* ids = p.ids + t * p.routes();
-  float* weights = p.weights + t * p.routes();
+  int32_t* ids = p.ids + t * p.routes() + p.first_chosen();
+  float* weights = p.weights + t * p.routes() + p.first_chosen();
   int64_t kept = 0;  // ids[0, kept) descend by choice; an equal one is inserted behind
   for (int32_t e = 0; e < p.logits.cols; ++e) {
     gates[e] = sigmoid(logits[e]);
@@ -62,8 +62,8 @@ void route_token(const RouterParams& p, int64_t t, float* gates, float* choice) 
     weights[i] *= p.scale;
   }
   if (p.joined < 0) return;
-  ids[p.top_k] = p.joined;
-  weights[p.top_k] = 1;
+  ids[-1] = p.joined;
+  weights[-1] = 1;
 }
 
 // Unsigned integers in the order of the floats; -0 counts as +0.

@@ -43,8 +43,8 @@ __global__ void route(RouterParams p) {
     choices[e] = isnan(choice) ? -INFINITY : choice;  // last, and still in a total order
   }
   __syncwarp();
-  int32_t* ids = p.ids + t * p.routes();
-  float* weights = p.weights + t * p.routes();
+  int32_t* ids = p.ids + t * p.routes() + p.first_chosen();
+  float* weights = p.weights + t * p.routes() + p.first_chosen();
   Place last{INFINITY, -1};
   float sum = 0;
   for (int64_t i = 0; i < p.top_k; ++i) {
@@ -64,8 +64,8 @@ __global__ void route(RouterParams p) {
     weights[i] = weight * p.scale;
   }
   if (p.joined < 0 || lane != 0) return;
-  ids[p.top_k] = p.joined;
-  weights[p.top_k] = 1;
+  ids[-1] = p.joined;
+  weights[-1] = 1;
 }
 
 }  // namespace
