@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "bench/offload_beside.h"
 #include "bench/sequence.h"
 #include "device/graphs.h"
 #include "kernels/route_exchange.h"
@@ -42,8 +43,8 @@ class OffloadBench {
       }
     }
     if (options_.grouped) LS_TRY_VOID(grouped());
-    if (options_.prefill) {
-      for (const int64_t chunk : options_.chunks) LS_TRY_VOID(prefill(chunk));
+    for (const int64_t ring : options_.rings) {
+      if (options_.prefill) LS_TRY_VOID(prefill_with(ring));
     }
     return report_;
   }
@@ -404,10 +405,18 @@ class OffloadBench {
     return {};
   }
 
-  Result<void> prefill(int64_t chunk) {
-    if (chunk > loaded_.model->limits().tokens) return {};
+  Result<void> prefill_with(int64_t ring) {
     offload::StoreOptions offload;
+    if (ring > 0) offload.ring = ring;
     LS_TRY_VOID(remake(offload, 0));
+    const std::string name = ring > 0 ? fmt::format("ring of {}, ", ring) : "";
+    for (const int64_t chunk : options_.chunks) LS_TRY_VOID(prefill(name, chunk));
+    for (const int64_t chunk : options_.chunks) LS_TRY_VOID(beside(name, chunk));
+    return {};
+  }
+
+  Result<void> prefill(const std::string& before, int64_t chunk) {
+    if (chunk > loaded_.model->limits().tokens) return {};
     constexpr int64_t kChunks = 3;
     LS_TRY(Sequence sequence, Sequence::create(loaded_, chunk * kChunks, options_.seed));
     std::vector<double> seconds;
@@ -420,13 +429,29 @@ class OffloadBench {
       seconds.push_back(step);
       rates.push_back(static_cast<double>(used.wire_bytes) / step / 1e9);
     }
-    const std::string name = fmt::format("prefill in chunks of {}", chunk);
+    const std::string name = fmt::format("{}prefill in chunks of {}", before, chunk);
     row(name + ": wire", median(rates), "GB/s", wire_alone_ / 1e9);
     row(name, static_cast<double>(chunk) / median(seconds), "tokens/s");
     row(name + ": projected to 75 MoE layers",
         static_cast<double>(chunk * moe_layers()) / median(seconds) /
             static_cast<double>(kMoeLayers),
         "tokens/s");
+    return {};
+  }
+
+  // A prompt in one pass, alone and beside those who decode: in its pauses, and mixed into it.
+  Result<void> beside(const std::string& before, int64_t chunk) {
+    if (chunk >= loaded_.model->limits().tokens) return {};
+    BesideOptions asked{
+        .before = before, .chunk = chunk, .wire_alone = wire_alone_, .seed = options_.seed};
+    for (const int64_t sequences : options_.beside) {
+      asked.sequences = sequences;
+      for (const double share : {1.0 / 16, -1.0}) {
+        asked.share = share;
+        if (sequences > 0 || share > 0)
+          LS_TRY_VOID(beside_prompts(loaded_, asked, cancel_, report_));
+      }
+    }
     return {};
   }
 

@@ -31,6 +31,10 @@ struct OffloadBenchOptions {
       0;  // the device's memory bandwidth, measured elsewhere; 0: its part of the bound is left out
   bool decode = true;
   bool prefill = true;
+  // Sequences that decode beside a prompt of each chunk's length; 0: none.
+  std::vector<int64_t> beside = {0, 1, 4};
+  // Blocks that experts stream through, for each the prefill again; 0: as many as serving has.
+  std::vector<int64_t> rings = {0};
   bool grouped = true;  // whole-layer streaming as well, one case
   uint64_t seed = 1;
 };

@@ -254,6 +254,12 @@ Run add_bench(CLI::App& command) {
                   "offload: tokens of a step; speculation: sequences")
       ->delimiter(',')
       ->check(CLI::Range(1, 64));
+  command
+      .add_option("--beside", flags->offload.beside,
+                  "offload: sequences that decode beside a prompt of the first chunk's length")
+      ->delimiter(',');
+  command.add_option("--ring", flags->offload.ring,
+                     "offload: blocks that experts stream through, 0: as serving");
   command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
       ->delimiter(',')
       ->check(CLI::Range(65, 32768));

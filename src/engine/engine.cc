@@ -106,6 +106,11 @@ Result<void> Engine::validate(const GenerationRequest& request) const {
   return request.sampling.validate(vocab);
 }
 
+// What the model has queued writes to pages of the pool.
+Engine::~Engine() {
+  if (pass_) model_->abandon_pass();
+}
+
 Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, QueueLimit limit) {
   LS_TRY_VOID(validate(request));
   if (limit == QueueLimit::kKept && options_.max_queued >= 0 &&
@@ -167,11 +172,17 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::optional<Error
 
 // What a device holds after a fault is worthless, and CUDA's faults do not go away: who waits would
 // meet it too.
-void Engine::fail_all() {
+void Engine::fail_all(const Error& fault) {
+  counters_.fault = fault;
+  masks_.wait();  // the masks in the making are of sequences that go now
+  if (pass_) {
+    model_->abandon_pass();
+    end_pass();
+  }
   std::vector<Sequence*> all;
   for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
   std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->id < b->id; });
-  for (Sequence* sequence : all) finish(*sequence, FinishReason::kFault, counters_.fault);
+  for (Sequence* sequence : all) finish(*sequence, FinishReason::kFault, fault);
   prefixes_.clear();
 }
 
@@ -179,6 +190,7 @@ void Engine::end_early() {
   const auto now = Sequence::Clock::now();
   std::vector<std::pair<Sequence*, FinishReason>> ended;
   for (const auto& [id, sequence] : sequences_) {
+    if (sequence->in_pass) continue;
     if (sequence->cancelled) {
       ended.emplace_back(sequence.get(), FinishReason::kCancelled);
     } else if (sequence->request.deadline && now >= *sequence->request.deadline) {
@@ -207,19 +219,24 @@ bool Engine::forward(const StepPlan& plan) {
   model::StepInput input = batch_.input();
   input.caches = pool_.caches();
   input.cancel = interrupt_;
+  routed_ = model_->experts().counters().routed_experts;
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
+  return passed(plan, model_->forward(input, output_of(plan, rows)));
+}
+
+model::StepOutput Engine::output_of(const StepPlan& plan, int64_t rows) {
   const int64_t vocab = model_->config().vocab_size;
+  LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
   model::StepOutput output;
   output.keep_hidden = drafter_ != nullptr && !left_;
-  routed_ = model_->experts().counters().routed_experts;
-  LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
   output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
   ask_for_draws(plan, output);
-  if (const Result<void> passed = model_->forward(input, output); !passed) {
-    if (passed.error().kind == ErrorKind::kCancelled) return false;
-    counters_.fault = passed.error();
-    masks_.wait();  // the masks in the making are of sequences that go now
-    fail_all();
+  return output;
+}
+
+bool Engine::passed(const StepPlan& plan, const Result<void>& result) {
+  if (!result) {
+    if (result.error().kind != ErrorKind::kCancelled) fail_all(result.error());
     return false;
   }
   for (const StepPlan::Item& item : plan.items) {
@@ -410,53 +427,69 @@ bool Engine::deliver_token(Sequence& sequence, const Sampled& sampled) {
 bool Engine::step() {
   if (sequences_.empty()) return false;
   report_ = {};
-  Stopwatch watch;
+  const Stopwatch watch;
+  if (pass_ && !pass_is_wanted()) {
+    model_->abandon_pass();
+    end_pass();
+  }
   end_early();
-  if (counters_.fault) fail_all();
-  report_.deliver_seconds = watch.lap();
-  if (!draft()) {
-    count_step();
-    return true;
+  if (counters_.fault) fail_all(Error(*counters_.fault));
+  report_.deliver_seconds = watch.seconds();
+  if (pass_) {
+    go_on_with_pass();
+  } else {
+    run_step();
   }
-  report_.draft_seconds = watch.lap();
-  const StepPlan plan = scheduler_.plan();
-  bool done = false;
-  if (!plan.items.empty()) {
-    for (const StepPlan::Item& item : plan.items)
-      report_.draft_steps = std::max(report_.draft_steps, item.drafts);
-    report_.drafted.assign(static_cast<size_t>(report_.draft_steps), 0);
-    report_.accepted = report_.drafted;
-    start_admitted(plan);
-    batch_.build(plan);
-    report_.plan_seconds = watch.lap();
-    start_masks(plan);
-    done = forward(plan);
-    report_.forward_seconds = watch.lap();
-    masks_.wait();
-    report_.mask_seconds = watch.lap();
-  }
-  if (done) {
-    sample(plan);
-    done = keep_hidden(plan);
-    report_.sample_seconds = watch.lap();
-  }
-  if (done) {
-    deliver();
-    report_.deliver_seconds += watch.lap();
-    report_.decode_tokens = plan.decode_tokens;
-    report_.prefill_tokens = plan.prefill_tokens;
-    report_.draft_rows = plan.draft_tokens;
-    teach_policy(plan);
-  }
-  report_.preempted = plan.preempted;
-  report_.prefix_queries = plan.prefix_queries;
-  report_.prefix_hits = plan.prefix_hits;
   count_step();
   return true;
 }
 
+void Engine::run_step() {
+  Stopwatch watch;
+  if (!draft()) return;
+  report_.draft_seconds = watch.lap();
+  StepPlan plan = pass_ ? scheduler_.plan_beside() : scheduler_.plan();
+  report_.preempted = plan.preempted;
+  report_.prefix_queries = plan.prefix_queries;
+  report_.prefix_hits = plan.prefix_hits;
+  if (plan.items.empty()) return;
+  for (const StepPlan::Item& item : plan.items)
+    report_.draft_steps = std::max(report_.draft_steps, item.drafts);
+  report_.drafted.assign(static_cast<size_t>(report_.draft_steps), 0);
+  report_.accepted = report_.drafted;
+  start_admitted(plan);
+  if (splits(plan)) begin_pass(plan);
+  batch_.build(plan);
+  report_.plan_seconds = watch.lap();
+  start_masks(plan);
+  const bool done = forward(plan);
+  report_.forward_seconds = watch.lap();
+  masks_.wait();
+  report_.mask_seconds = watch.lap();
+  if (done) complete(plan);
+}
+
+void Engine::complete(const StepPlan& plan) {
+  Stopwatch watch;
+  sample(plan);
+  const bool kept = keep_hidden(plan);
+  report_.sample_seconds += watch.lap();
+  if (!kept) return;
+  deliver();
+  report_.deliver_seconds += watch.lap();
+  report_.passes = 1;
+  if (pass_) {
+    report_.beside_seconds = pass_->since_token.lap();
+    ++counters_.beside_steps;
+  }
+  report_.decode_tokens = plan.decode_tokens;
+  report_.prefill_tokens = plan.prefill_tokens;
+  report_.draft_rows = plan.draft_tokens;
+  teach_policy(plan);
+}
+
 void Engine::count_step() {
-  ++counters_.steps;
+  counters_.steps += report_.passes;
   counters_.running = scheduler_.running();
   counters_.queued = scheduler_.waiting();
   counters_.free_pages = pool_.free_pages();

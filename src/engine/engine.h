@@ -1,6 +1,9 @@
 // The batching engine: requests join and leave between steps; each step is one forward pass over a
 // ragged batch of decoding sequences and prefill chunks.
 //
+// Where the experts of prompts stream from host memory, such a chunk is a pass of its own that
+// pauses between layers for steps of those who decode (model::Model::begin_pass).
+//
 // submit -> Scheduler (who runs: a StepPlan) -> BatchBuilder (ids, positions, page table) ->
 // Model::forward -> Sampler -> Listener. Pages come from one KvPool; finished and full pages stay
 // in the PrefixCache until the pool needs them.
@@ -17,6 +20,7 @@
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "device/buffer.h"
@@ -42,6 +46,10 @@ struct EngineOptions {
   int64_t max_queued = -1;  // waiting requests; -1: no limit
   bool prefix_cache = true;
   Speculation speculation = {};  // its layer outlives the engine
+  // Of the time of a prompts' pass that pauses, what steps beside it may take while the wire has
+  // nothing to do. 0: only what copies ahead cover; infinite: a step after every layer; negative:
+  // no pass pauses, who decodes gets one token in each.
+  double beside_share = 1.0 / 16;
 };
 
 // kIgnored: the caller has kept the limit itself.
@@ -59,6 +67,12 @@ struct StepReport {
   std::vector<int64_t> drafted;   // [depth] guesses that the target looked at
   std::vector<int64_t> accepted;  // [depth] of these, right
   int64_t tokens = 0;             // that decoding sequences got
+  int64_t passes = 0;             // forward passes that ended
+  int64_t pass_layers = 0;        // that a pass which pauses went on by
+  double pass_seconds = 0;  // of these, where others decode beside them; not in forward_seconds
+  // Between two tokens of those who decode beside a pass: the step's token, and the time since the
+  // one before or the pass's begin. 0: none did.
+  double beside_seconds = 0;
   double draft_seconds = 0;
   double plan_seconds = 0;  // scheduling and batch building
   double forward_seconds = 0;
@@ -73,8 +87,10 @@ struct EngineCounters {
   int64_t queued = 0;
   int64_t pages = 0;  // capacity
   int64_t free_pages = 0;
-  int64_t cached_pages = 0;  // held by the prefix cache alone: taken back when needed
-  int64_t steps = 0;
+  int64_t cached_pages = 0;   // held by the prefix cache alone: taken back when needed
+  int64_t steps = 0;          // forward passes
+  int64_t paused_passes = 0;  // of these, prompts' passes that could pause
+  int64_t beside_steps = 0;   // of these, steps while one paused
   int64_t finished = 0;
   int64_t cancelled = 0;
   int64_t preemptions = 0;
@@ -102,6 +118,9 @@ struct EngineCounters {
 
 class Engine {
  public:
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
   // With speculation, model.limits().tokens has room for 1 + max_steps rows of every running
   // sequence beside the prompt's.
   // kMemory: the pool. kUsage: options that contradict each other.
@@ -128,15 +147,19 @@ class Engine {
                            QueueLimit limit = QueueLimit::kKept);
   // The same checks alone; any thread.
   [[nodiscard]] Result<void> validate(const GenerationRequest& request) const;
-  // The request ends as kCancelled in the next step() and its pages are free when that returns.
-  // Unknown ids are ignored: it may just have finished.
+  // The request ends as kCancelled in the next step() and its pages are free when that returns; if
+  // a pass over several prompts computes it, when that ends or all of them are cancelled. Unknown
+  // ids are ignored: it may just have finished.
   void cancel(RequestId id);
 
   // Once `cancel`, unless null, is cancelled, a forward pass ends before its next layer: that step
   // gives no token and every sequence stays as it was, for the next step to do again. The caller
   // then cancels what shall end. The token outlives its use here.
   void set_interrupt(const CancelToken* cancel) { interrupt_ = cancel; }
-  // One step. False: there was nothing to do.
+  // Prompts' passes pause from now on, or do not: EngineOptions::beside_share.
+  void set_beside_share(double share) { options_.beside_share = share; }
+  // One step, or the next layer of a pass that pauses and perhaps a step beside it. False: there
+  // was nothing to do.
   bool step();
   [[nodiscard]] bool idle() const { return sequences_.empty(); }
 
@@ -157,10 +180,26 @@ class Engine {
   // Ends what was cancelled, is past its deadline or wants no tokens.
   void end_early();
   void start_admitted(const StepPlan& plan);
+  // Plans and runs a step; beside a pass one of those who decode.
+  void run_step();
   // False: interrupted, nothing has changed; or a fault, all sequences have ended.
   bool forward(const StepPlan& plan);
-  // Ends every sequence with counters_.fault.
-  void fail_all();
+  // What a pass gives to its sequences: tokens, hidden states, what it teaches.
+  void complete(const StepPlan& plan);
+  // What is wanted of a pass with so many rows of logits.
+  model::StepOutput output_of(const StepPlan& plan, int64_t rows);
+  // The pass of the plan went well, or not (then as forward()).
+  bool passed(const StepPlan& plan, const Result<void>& result);
+  // Ends every sequence with fault.
+  void fail_all(const Error& fault);
+  // The part of engine_passes.cc: prompts' passes that pause.
+  [[nodiscard]] bool splits(const StepPlan& plan) const;
+  void begin_pass(StepPlan& plan);
+  void go_on_with_pass();
+  void finish_pass();
+  void end_pass();
+  [[nodiscard]] bool pass_is_wanted() const;
+  [[nodiscard]] bool may_step_beside(double ahead_seconds) const;
   // Rows whose ids a device draws, and need not send the logits of.
   void ask_for_draws(const StepPlan& plan, model::StepOutput& output);
   void publish(Sequence& sequence);
@@ -213,6 +252,14 @@ class Engine {
   bool paused_ = false;
   bool left_ = false;
   int64_t last_prefill_ = 0;
+  // Prompts that a pass computes which pauses.
+  struct Pass {
+    StepPlan plan;
+    Batch batch;
+    Stopwatch since_token;  // of those who decode beside it
+  };
+  std::optional<Pass> pass_;
+  double beside_step_ = 0;  // seconds of a step beside a pass, as the last ones were
   StepReport report_;
   EngineCounters counters_;
 };

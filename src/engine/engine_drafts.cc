@@ -46,17 +46,16 @@ bool Engine::draft() {
     if (unread > 1 + drafter_->options().max_steps) backlog_ += unread;
   }
   if (able.empty()) return true;
-  const int64_t steps =
-      drafter_->options().always
-          ? drafter_->options().max_steps
-          : policy_.choose({static_cast<int64_t>(all.size()), last_prefill_, backlog_});
-  if (steps == 0) return true;
+  const auto decoding = static_cast<int64_t>(all.size());
+  int64_t steps = drafter_->options().always ? drafter_->options().max_steps
+                                             : policy_.choose({decoding, last_prefill_, backlog_});
+  if (pass_) steps = std::min(steps, model_->beside_tokens() / decoding - 1);
+  if (steps <= 0) return true;
   scheduler_.decoding(steps);
   const Result<void> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
   if (done) return true;
   if (done.error().kind == ErrorKind::kCancelled) return false;
-  counters_.fault = done.error();
-  fail_all();
+  fail_all(done.error());
   return false;
 }
 
@@ -104,8 +103,7 @@ bool Engine::keep_hidden(const StepPlan& plan) {
   }
   const Result<int64_t> first = drafter_->keep(all);
   if (!first) {
-    counters_.fault = first.error();
-    fail_all();
+    fail_all(first.error());
     return false;
   }
   int64_t row = *first;
@@ -126,6 +124,7 @@ bool Engine::keep_hidden(const StepPlan& plan) {
 void Engine::teach_policy(const StepPlan& plan) {
   last_prefill_ = plan.prefill_tokens;
   if (!drafter_ || paused_ || left_ || plan.decode_tokens == 0) return;
+  if (pass_) return;  // the CPU computes what the wire would bring: other costs than at other times
   teach_experts(plan);
   policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens, backlog_},
                   .steps = report_.draft_steps,

@@ -22,6 +22,7 @@ void Scheduler::add(Sequence& sequence) {
 
 // Publishing first keeps what was computed for whoever asks next, this sequence included.
 void Scheduler::leave(Sequence& sequence, bool trusted) {
+  LS_CHECK_MSG(!sequence.in_pass, "a pass writes to the pages of request {}", sequence.id);
   if (trusted) {
     prefixes_->publish(sequence.pages, sequence.request.cache_salt, sequence.written());
     prefixes_->mark_drafted(sequence.pages, sequence.draft.written);
@@ -72,6 +73,18 @@ StepPlan Scheduler::plan() {
   return plan;
 }
 
+StepPlan Scheduler::plan_beside() {
+  StepPlan plan;
+  plan_decoding(plan);
+  return plan;
+}
+
+Sequence& Scheduler::youngest() const {
+  const auto found = std::find_if(running_.rbegin(), running_.rend(),
+                                  [](const auto& entry) { return !entry.second->in_pass; });
+  return *found->second;
+}
+
 void Scheduler::plan_decoding(StepPlan& plan) {
   std::vector<Sequence*> order;
   for (const auto& [id, sequence] : running_) {
@@ -84,7 +97,7 @@ void Scheduler::plan_decoding(StepPlan& plan) {
       sequence->drop_drafts();
     while (running_.contains(sequence->id) &&
            !prefixes_->grow(sequence->pages, pages_for(sequence->computed + 1))) {
-      preempt(*running_.rbegin()->second, plan);  // the youngest: perhaps the sequence itself
+      preempt(youngest(), plan);  // perhaps the sequence itself
     }
     if (!running_.contains(sequence->id)) continue;
     const auto drafts = static_cast<int64_t>(sequence->draft.ids.size());

@@ -14,6 +14,9 @@
 //   sequence and to those with the
 //      least left: a short prompt does not wait for a long one, and the long one always advances.
 //
+// While a pass over prompts is under way, its sequences keep their pages and only step 1 is
+// planned: who finds no page then waits for the pass to end.
+//
 // A pool that holds one context never deadlocks: the oldest sequence can have every page.
 // Ownership: sequences belong to the engine and stay until remove(). Threading: one thread.
 #pragma once
@@ -66,6 +69,8 @@ class Scheduler {
   std::vector<Sequence*> decoding(int64_t steps);
   // Every planned token has its page. Empty only if nothing waits or runs.
   StepPlan plan();
+  // Step 1 alone, for a step beside a pass; perhaps empty.
+  StepPlan plan_beside();
 
   [[nodiscard]] int64_t running() const { return static_cast<int64_t>(running_.size()); }
   [[nodiscard]] int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
@@ -74,6 +79,7 @@ class Scheduler {
   using Queue = std::map<RequestId, Sequence*>;  // oldest first
 
   void plan_decoding(StepPlan& plan);
+  [[nodiscard]] Sequence& youngest() const;  // of those that may be preempted
   void admit(StepPlan& plan);
   [[nodiscard]] bool may_prefill_more() const;
   [[nodiscard]] bool follows_another(Sequence& sequence) const;

@@ -64,6 +64,8 @@ struct Sequence {
   int64_t follows_until = 0;
   // Since it was last admitted it has given a token: one more goes through the model in every step.
   bool decoding = false;
+  // A pass that pauses computes some of its tokens: it keeps its pages until that ends.
+  bool in_pass = false;
   bool started = false;  // has been admitted once
   GenerationStats stats;
   Clock::time_point submitted;

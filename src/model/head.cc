@@ -59,7 +59,7 @@ Result<void> fetch_logits(kernels::Backend& backend, MatrixView logits, int64_t 
 Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm_head,
                       const StepInput& input, const StepOutput& output) {
   const bool host = step.backend.memory().host();
-  const MatrixView x = step.ws.x.first(step.batch.tokens);
+  const MatrixView x = step.state.x.first(step.batch.tokens);
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(rows == 0 || output.logits.rows == rows);
   LS_CHECK(output.drawn.empty() || static_cast<int64_t>(output.drawn.size()) == rows);
@@ -85,21 +85,21 @@ Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm
 }
 
 void queue_head(StepContext& step, const float* norm, const WeightView& lm_head, int64_t rows) {
-  const MatrixView x = step.ws.x.first(step.batch.tokens);
+  const MatrixView x = step.state.x.first(step.batch.tokens);
   const MatrixView head_input = step.ws.head_input.first(rows);
   step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
   step.backend.gather_rows({.x = x, .rows = step.logit_rows, .y = head_input});
   step.backend.linear({.x = head_input, .w = lm_head, .y = step.ws.logits.first(rows)});
 }
 
-Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws, const StepInput& input,
-                        const StepOutput& output) {
+Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws, const LayerState& state,
+                        const StepInput& input, const StepOutput& output) {
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(output.logits.rows == rows);
   LS_TRY_VOID(fetch_drawn(backend, ws, ws.logits.first(rows), 0, output));
   LS_TRY_VOID(fetch_logits(backend, ws.logits.first(rows), 0, output));
   if (output.hidden.data == nullptr) return {};
-  return fetch(backend, ws.x.first(input.batch.tokens), output.hidden);
+  return fetch(backend, state.x.first(input.batch.tokens), output.hidden);
 }
 
 Result<void> check_cancel(const StepInput& input) {

@@ -6,8 +6,8 @@
 
 namespace longshore::model {
 
-// Ends the step: norms ws.x in place, where hidden states or logits are wanted, writes both to the
-// output and waits for it. kDevice.
+// Ends the step: norms state.x in place, where hidden states or logits are wanted, writes both to
+// the output and waits for it. kDevice.
 [[nodiscard]] Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm_head,
                                     const StepInput& input, const StepOutput& output);
 
@@ -15,7 +15,8 @@ namespace longshore::model {
 void queue_head(StepContext& step, const float* norm, const WeightView& lm_head, int64_t rows);
 // The host's: waits, and fetches what is wanted. kDevice.
 [[nodiscard]] Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws,
-                                      const StepInput& input, const StepOutput& output);
+                                      const LayerState& state, const StepInput& input,
+                                      const StepOutput& output);
 
 // kCancelled: the step shall not go on.
 [[nodiscard]] Result<void> check_cancel(const StepInput& input);

@@ -19,7 +19,7 @@ void linear(StepContext& step, ConstMatrixView x, const WeightView& w, MatrixVie
 void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache,
                int64_t layer) {
   const int64_t tokens = step.batch.tokens;
-  const MatrixView x = step.ws.x.first(tokens);
+  const MatrixView x = step.state.x.first(tokens);
   const MatrixView normed = step.ws.normed.first(tokens);
   rms_norm(step, x, weights.input_norm, step.config.rms_norm_eps, normed);
   run_attention(step, weights.attention, cache, layer);
@@ -79,9 +79,9 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
                            .scale = 1.0F / std::sqrt(static_cast<float>(qk)),
                            .batch = step.batch,
                            .cache = cache.latent,
-                           .selected = ws.selected.first(tokens).row_as<int32_t>(0),
+                           .selected = step.state.selected.first(tokens).row_as<int32_t>(0),
                            .selected_stride = c.index_top_k,
-                           .counts = ws.counts.first(tokens).row_as<int32_t>(0),
+                           .counts = step.state.counts.first(tokens).row_as<int32_t>(0),
                            .o = ws.o_lat.first(tokens)});
   step.backend.head_linear({.x = ws.o_lat.first(tokens),
                             .x_head_stride = c.kv_lora_rank,
@@ -89,7 +89,7 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
                             .w = weights.uv,
                             .y = ws.o.first(tokens),
                             .y_head_stride = c.v_head_dim});
-  linear(step, ws.o.first(tokens), weights.o, ws.x.first(tokens), /*accumulate=*/true);
+  linear(step, ws.o.first(tokens), weights.o, step.state.x.first(tokens), /*accumulate=*/true);
 }
 
 void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache,
@@ -124,10 +124,10 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
   select.batch = step.batch;
   select.cache = cache.index;
   select.top_k = c.index_top_k;
-  select.selected = ws.selected.first(tokens).row_as<int32_t>(0);
-  select.counts = ws.counts.first(tokens).row_as<int32_t>(0);
+  select.selected = step.state.selected.first(tokens).row_as<int32_t>(0);
+  select.counts = step.state.counts.first(tokens).row_as<int32_t>(0);
   step.backend.index_select(select);
-  step.tap.selection(layer, ws.selected.first(tokens), select.counts);
+  step.tap.selection(layer, step.state.selected.first(tokens), select.counts);
 }
 
 void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
@@ -151,7 +151,7 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
   const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), ids.cols};
   step.experts.announce(layer, ws.normed.first(tokens), routes);
   if (weights.shared && !joined) run_ffn(step, *weights.shared);
-  step.experts.run(layer, ws.normed.first(tokens), routes, ws.x.first(tokens));
+  step.experts.run(layer, ws.normed.first(tokens), routes, step.state.x.first(tokens));
 }
 
 void run_ffn(StepContext& step, const FfnWeights& weights) {
@@ -164,7 +164,7 @@ void run_ffn(StepContext& step, const FfnWeights& weights) {
   linear(step, ws.normed.first(tokens), weights.gate, gate);
   linear(step, ws.normed.first(tokens), weights.up, up);
   step.backend.silu_mul({.gate = gate, .up = up, .y = ffn});
-  linear(step, ffn, weights.down, ws.x.first(tokens), /*accumulate=*/true);
+  linear(step, ffn, weights.down, step.state.x.first(tokens), /*accumulate=*/true);
 }
 
 }  // namespace longshore::model

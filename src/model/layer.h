@@ -18,6 +18,7 @@ struct StepContext {
   const float* inv_freq;  // [qk_rope_head_dim / 2]
   kernels::Backend& backend;
   Workspace& ws;
+  LayerState& state;
   offload::ExpertStore& experts;
   kernels::BatchView batch;   // in the backend's memory
   const int32_t* logit_rows;  // in the backend's memory
@@ -25,11 +26,11 @@ struct StepContext {
   Tap& tap;
 };
 
-// ws.x [T, hidden] goes in and comes out. layer: the checkpoint's index.
+// state.x [T, hidden] goes in and comes out. layer: the checkpoint's index.
 void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache& cache,
                int64_t layer);
 
-// The halves of run_layer, each adding to ws.x.
+// The halves of run_layer, each adding to state.x.
 void run_attention(StepContext& step, const AttentionWeights& weights, const LayerCache& cache,
                    int64_t layer);
 void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCache& cache,

@@ -36,6 +36,14 @@ KeptHidden KeptHidden::of(int64_t width, int64_t most, int64_t ring_bytes) {
   return {rows, (rows + most) * width * kFloat + most * kInt};
 }
 
+StepLimits beside_limits(const StepLimits& limits, const offload::StoreOptions& offload,
+                         bool offloaded) {
+  StepLimits beside = limits;
+  const bool any = offloaded && !offload.group.on() && !offload.meta;
+  beside.tokens = any && limits.tokens > offload.decode_tokens ? offload.decode_tokens : 0;
+  return beside;
+}
+
 Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& backend,
                                const StepLimits& limits, bool with_mtp,
                                const offload::StoreOptions& asked, int64_t cache_tokens) {
@@ -51,9 +59,14 @@ Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& b
   LS_TRY(plan.offloaded,
          ExpertStore::offloaded_bytes(checkpoint, config.first_k_dense,
                                       config.num_layers - config.first_k_dense, backend, offload));
-  const int64_t step =
-      Workspace::bytes(config, backend, limits) + StepArrays::bytes(config, limits);
+  const int64_t step = Workspace::bytes(config, backend, limits) +
+                       LayerState::bytes(config, limits.tokens) + StepArrays::bytes(config, limits);
   plan.activations = step;
+  if (const StepLimits beside = beside_limits(limits, offload, plan.offloaded > 0);
+      beside.tokens > 0) {
+    plan.activations +=
+        LayerState::bytes(config, beside.tokens) + StepArrays::bytes(config, beside);
+  }
   if (with_mtp) {
     offload = draft_options(asked, config);
     offload.max_tokens = limits.tokens;

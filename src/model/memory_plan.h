@@ -37,6 +37,12 @@ struct KeptHidden {
 [[nodiscard]] offload::StoreOptions draft_options(const offload::StoreOptions& all,
                                                   const GlmConfig& config);
 
+// Steps that may run while another one, longer than them, pauses between layers: they have their
+// own LayerState and StepArrays. Those that experts beyond the device do not stream for; no tokens
+// where there are none, or no longer ones. offloaded: some experts have no slot.
+[[nodiscard]] StepLimits beside_limits(const StepLimits& limits,
+                                       const offload::StoreOptions& offload, bool offloaded);
+
 // cache_tokens: that the caches shall hold; less than one context counts as one.
 // Of a model with these limits and, with_mtp, its MTP layer. kModel naming the tensor.
 [[nodiscard]] Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint,

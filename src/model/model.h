@@ -1,12 +1,12 @@
 // The main model: token ids in, final hidden states and logits out, caches written on the way.
 //
 // Ownership: the checkpoint and the backend outlive the model. The workspace is the model's own: it
-// is sized by the StepLimits, which bound one forward(). Threading: one thread calls
-// forward().
+// is sized by the StepLimits, which bound one pass. Threading: one thread calls everything.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/error.h"
@@ -22,6 +22,7 @@
 namespace longshore::model {
 
 struct StepContext;
+class Tap;
 
 class Model {
  public:
@@ -45,9 +46,30 @@ class Model {
   // were, so that the same step may be made again. kDevice: nothing that the device holds is to be
   // trusted any more.
   [[nodiscard]] Result<void> forward(const StepInput& input, const StepOutput& output);
-  // [T, hidden] fp32 in the backend's memory: the hidden states of the last forward() that wanted
-  // them or logits, after the final norm. Until the next forward().
-  [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
+  // [T, hidden] fp32 in the backend's memory: the hidden states of the last pass that wanted them
+  // or logits, after the final norm. Until the next one ends or begins.
+  [[nodiscard]] ConstMatrixView hidden() const {
+    return (last_beside_ ? *beside_ : main_).state.x.first(tokens_);
+  }
+
+  // forward() in parts, for a step whose experts stream from host memory: between its layers
+  // forward() may run steps of up to beside_tokens(), over other positions. At most one such pass
+  // at a time.
+  [[nodiscard]] bool pausable(int64_t tokens) const;
+  [[nodiscard]] int64_t beside_tokens() const;  // 0: no step is pausable
+  // input's arrays stay as they are until the pass ends; it has no observer and is not cancelled
+  // but abandoned. The first experts are on their way.
+  void begin_pass(const StepInput& input);
+  // Queues the next layer, and the copies of the experts after it. False: there was none left.
+  [[nodiscard]] bool advance_pass();
+  // Until the device has done what the pass has queued, copies ahead not meant; what runs beside it
+  // then does not wait for it. Seconds that the copies ahead still take, by measured speed.
+  double await_pass();
+  // After the last layer: as forward()'s end. kDevice.
+  [[nodiscard]] Result<void> finish_pass(const StepOutput& output);
+  // The pass ends without output; caches of its positions are worthless.
+  void abandon_pass();
+  [[nodiscard]] bool in_pass() const { return pass_.has_value(); }
 
   // Where outputs come to fastest: locked host memory beside a device. Outlives the model.
   [[nodiscard]] device::Memory& output_memory() const {
@@ -63,11 +85,28 @@ class Model {
 
  private:
   Model(const GlmConfig& config, kernels::Backend& backend, const StepLimits& limits,
-        ModelWeights weights, offload::ExpertStore experts, Workspace workspace, StepArrays arrays);
+        ModelWeights weights, offload::ExpertStore experts, Workspace workspace);
+  // Where a step of its own is: what it carries between layers and its arrays.
+  struct Place {
+    LayerState state;
+    StepArrays arrays;
+  };
+  static Result<Place> make_place(const GlmConfig& config, kernels::Backend& backend,
+                                  const StepLimits& limits);
+  // Short steps have a place beside the long ones', where there is one.
+  [[nodiscard]] bool goes_beside(int64_t tokens) const {
+    return beside_ && tokens <= beside_->state.x.max_tokens();
+  }
+  [[nodiscard]] Place& place_of(int64_t tokens) { return goes_beside(tokens) ? *beside_ : main_; }
+  [[nodiscard]] StepContext context(Place& place, const StepArrays::View& arrays,
+                                    int64_t longest_context, Tap& tap);
   Result<void> run(const StepInput& input, const StepOutput& output);
   Result<void> replay(const StepGraphs::Step& graph, const StepInput& input,
                       const StepOutput& output);
   Result<void> queue_layers(StepContext& step, const int32_t* ids, const StepInput& input);
+  void end_pass();
+  void queue_embed(StepContext& step, const int32_t* ids);
+  Result<void> queue_layer(StepContext& step, const StepInput& input, int64_t layer);
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
@@ -75,8 +114,17 @@ class Model {
   ModelWeights weights_;
   offload::ExpertStore experts_;
   Workspace workspace_;
-  StepArrays arrays_;
-  int64_t tokens_ = 0;  // of the last forward()
+  Place main_;
+  std::optional<Place> beside_;
+  struct Pass {
+    StepInput input;
+    StepArrays::View arrays;
+    int64_t longest;  // context
+    int64_t next_layer = 0;
+  };
+  std::optional<Pass> pass_;
+  int64_t tokens_ = 0;        // of the last pass that ended, or forward() that began
+  bool last_beside_ = false;  // where it was
   int64_t replayed_ = 0;
   std::unique_ptr<StepGraphs> graphs_;  // nothing captured: nullptr
 };
@@ -108,12 +156,13 @@ class Mtp {
   [[nodiscard]] int64_t replayed_steps() const { return replayed_; }
   [[nodiscard]] kernels::Backend& backend() const { return *backend_; }
   [[nodiscard]] const offload::ExpertStore& experts() const { return experts_; }
+  [[nodiscard]] offload::ExpertStore& experts() { return experts_; }
   // As Model::hidden(), after shared_head.norm.
-  [[nodiscard]] ConstMatrixView hidden() const { return workspace_.x.first(tokens_); }
+  [[nodiscard]] ConstMatrixView hidden() const { return state_.x.first(tokens_); }
 
  private:
   Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,
-      offload::ExpertStore experts, Workspace workspace, StepArrays arrays,
+      offload::ExpertStore experts, Workspace workspace, LayerState state, StepArrays arrays,
       const StepLimits& limits);
   Result<void> run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output);
   Result<void> replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
@@ -132,6 +181,7 @@ class Mtp {
   MtpWeights weights_;
   offload::ExpertStore experts_;
   Workspace workspace_;
+  LayerState state_;
   StepArrays arrays_;
   StepLimits limits_;
   int64_t tokens_ = 0;

@@ -7,7 +7,7 @@
 namespace longshore::model {
 
 Mtp::Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights, const Model& main,
-         offload::ExpertStore experts, Workspace workspace, StepArrays arrays,
+         offload::ExpertStore experts, Workspace workspace, LayerState state, StepArrays arrays,
          const StepLimits& limits)
     : config_(&config),
       backend_(&backend),
@@ -16,6 +16,7 @@ Mtp::Mtp(const GlmConfig& config, kernels::Backend& backend, MtpWeights weights,
       weights_(std::move(weights)),
       experts_(std::move(experts)),
       workspace_(std::move(workspace)),
+      state_(std::move(state)),
       arrays_(std::move(arrays)),
       limits_(limits) {}
 
@@ -28,9 +29,10 @@ Result<Mtp> Mtp::create(const Checkpoint& checkpoint, const Model& main, kernels
          offload::ExpertStore::create(checkpoint, config.num_layers, 1, backend, offload));
   LS_TRY_VOID(experts.join_shared(shared_experts(std::span(&weights.layer, 1))));
   LS_TRY(Workspace workspace, Workspace::create(config, backend, limits));
+  LS_TRY(LayerState state, LayerState::create(config, backend, limits.tokens));
   LS_TRY(StepArrays arrays, StepArrays::create(config, backend, limits));
   return Mtp(config, backend, std::move(weights), main, std::move(experts), std::move(workspace),
-             std::move(arrays), limits);
+             std::move(state), std::move(arrays), limits);
 }
 
 Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
@@ -38,7 +40,7 @@ Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
   experts_.begin_step(input.batch.tokens);
   auto done = run(input, hidden, output);
   if (!done) (void)backend_->synchronize();
-  experts_.end_step();
+  experts_.end_step(input.batch.tokens);
   return done;
 }
 
@@ -60,8 +62,8 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
   }
   const StepArrays::View arrays = arrays_.stage(input);
   Tap tap(input.observer, *backend_);
-  StepContext step{*config_,     weights_.inv_freq, *backend_, workspace_, experts_,
-                   arrays.batch, arrays.logit_rows, longest,   tap};
+  StepContext step{*config_, weights_.inv_freq, *backend_,         workspace_, state_,
+                   experts_, arrays.batch,      arrays.logit_rows, longest,    tap};
   queue(step, arrays, hidden, input.caches.back());
   LS_TRY_VOID(check_cancel(input));
   return run_head(step, weights_.head_norm, lm_head_, input, output);
@@ -70,7 +72,7 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
 void Mtp::queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
                 const LayerCache& cache) {
   const int64_t tokens = step.batch.tokens;
-  const MatrixView x = workspace_.x.first(tokens);
+  const MatrixView x = state_.x.first(tokens);
   const MatrixView joined = workspace_.mtp_input.first(tokens);
   const float eps = config_->rms_norm_eps;
   // Before x is written: hidden may be this layer's own.
@@ -94,7 +96,7 @@ void Mtp::queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixVi
 
 StepGraphs* Mtp::graphs_from(ConstMatrixView hidden) const {
   if (hidden.data == kept_) return from_kept_.get();
-  return hidden.data == workspace_.x.first(1).data ? from_own_.get() : nullptr;
+  return hidden.data == state_.x.first(1).data ? from_own_.get() : nullptr;
 }
 
 Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
@@ -103,7 +105,7 @@ Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, cons
   graphs.launch(graph);
   ++replayed_;
   LS_TRY_VOID(experts_.serve(input.batch.tokens, graph.shape.rows, input.cancel));
-  return fetch_head(*backend_, workspace_, input, output);
+  return fetch_head(*backend_, workspace_, state_, input, output);
 }
 
 Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixView kept,
@@ -130,9 +132,9 @@ Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixV
   from_kept_ = std::make_unique<StepGraphs>(*graphs, caches);
   from_own_ = std::make_unique<StepGraphs>(*graphs, caches);
   LS_TRY_VOID(capture_from(kept, example, options, *from_kept_));
-  LS_TRY_VOID(capture_from(workspace_.x.first(limits_.tokens), example, options, *from_own_));
+  LS_TRY_VOID(capture_from(state_.x.first(limits_.tokens), example, options, *from_own_));
   LS_TRY_VOID(backend_->synchronize());
-  experts_.end_step();
+  experts_.end_step(/*tokens=*/1);
   return {};
 }
 
@@ -142,10 +144,16 @@ Result<void> Mtp::capture_from(ConstMatrixView hidden, const StepInput& example,
   for (const StepShape& shape : step_shapes(*config_, limits_, options)) {
     if (!experts_.capturable(shape.rows)) continue;
     const StepArrays::View arrays = arrays_.stage(example, shape);
-    StepContext step{
-        *config_, weights_.inv_freq, *backend_,         workspace_,
-        experts_, arrays.batch,      arrays.logit_rows, shape.pages * kernels::kPageTokens,
-        tap};
+    StepContext step{*config_,
+                     weights_.inv_freq,
+                     *backend_,
+                     workspace_,
+                     state_,
+                     experts_,
+                     arrays.batch,
+                     arrays.logit_rows,
+                     shape.pages * kernels::kPageTokens,
+                     tap};
     const auto all = [&] {
       queue(step, arrays, hidden, example.caches.back());
       queue_head(step, weights_.head_norm, lm_head_, shape.rows);

@@ -6,8 +6,9 @@
 namespace longshore::model {
 namespace {
 
+template <class Owner>
 struct Shape {
-  Activation Workspace::*member;
+  Activation Owner::*member;
   const char* name;
   int64_t cols;
   DType dtype;
@@ -16,7 +17,7 @@ struct Shape {
 constexpr int64_t kRuleInts = sizeof(kernels::DrawRule) / sizeof(int32_t);
 
 // What a step's end makes before it goes to the host.
-std::array<Shape, 3> end_shapes(const GlmConfig& c) {
+std::array<Shape<Workspace>, 3> end_shapes(const GlmConfig& c) {
   return {{{&Workspace::logits, "logits", c.vocab_size, DType::kF32},
            {&Workspace::drawn, "drawn ids", 1, DType::kI32},
            {&Workspace::draw_rules, "rules of draws", kRuleInts, DType::kI32}}};
@@ -27,12 +28,17 @@ int64_t end_rows(kernels::Backend& backend, const StepLimits& limits) {
                                  : std::min(limits.sequences * (1 + limits.drafts), limits.tokens);
 }
 
-std::array<Shape, 24> shapes(const GlmConfig& c, DType act) {
+std::array<Shape<LayerState>, 3> state_shapes(const GlmConfig& c) {
+  return {{{&LayerState::x, "residual stream", c.hidden_size, DType::kF32},
+           {&LayerState::selected, "chosen positions", c.index_top_k, DType::kI32},
+           {&LayerState::counts, "counts of chosen positions", 1, DType::kI32}}};
+}
+
+std::array<Shape<Workspace>, 21> shapes(const GlmConfig& c, DType act) {
   const int64_t ffn = std::max(c.intermediate_size, c.num_shared_experts * c.moe_intermediate_size);
   constexpr DType kF32 = DType::kF32;
   constexpr DType kI32 = DType::kI32;
   return {{
-      {&Workspace::x, "residual stream", c.hidden_size, kF32},
       {&Workspace::normed, "normed hidden states", c.hidden_size, act},
       {&Workspace::q_lat_raw, "query latents before the norm", c.q_lora_rank, kF32},
       {&Workspace::q_lat, "query latents", c.q_lora_rank, act},
@@ -45,8 +51,6 @@ std::array<Shape, 24> shapes(const GlmConfig& c, DType act) {
       {&Workspace::index_k, "index keys", c.index_head_dim, kF32},
       {&Workspace::index_q, "index queries", c.index_num_heads * c.index_head_dim, kF32},
       {&Workspace::index_weights, "index head weights", c.index_num_heads, kF32},
-      {&Workspace::selected, "chosen positions", c.index_top_k, kI32},
-      {&Workspace::counts, "counts of chosen positions", 1, kI32},
       {&Workspace::gate, "FFN gate", ffn, kF32},
       {&Workspace::up, "FFN up", ffn, kF32},
       {&Workspace::ffn, "FFN activation", ffn, act},
@@ -85,27 +89,45 @@ MatrixView Activation::packed(int64_t tokens, int64_t cols) const {
   return view;
 }
 
+Result<LayerState> LayerState::create(const GlmConfig& config, kernels::Backend& backend,
+                                      int64_t max_tokens) {
+  LayerState state;
+  for (const Shape<LayerState>& shape : state_shapes(config)) {
+    LS_TRY(state.*shape.member,
+           Activation::create(backend.memory(), max_tokens, shape.cols, shape.dtype, shape.name));
+  }
+  return state;
+}
+
+int64_t LayerState::bytes(const GlmConfig& config, int64_t max_tokens) {
+  int64_t bytes = 0;
+  for (const Shape<LayerState>& shape : state_shapes(config))
+    bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
+  return bytes;
+}
+
 Result<Workspace> Workspace::create(const GlmConfig& config, kernels::Backend& backend,
                                     const StepLimits& limits) {
   LS_CHECK(limits.tokens >= 1 && limits.sequences >= 1);
   Workspace workspace;
-  const auto add = [&](const Shape& shape, int64_t rows) -> Result<void> {
+  const auto add = [&](const Shape<Workspace>& shape, int64_t rows) -> Result<void> {
     LS_TRY(workspace.*shape.member,
            Activation::create(backend.memory(), rows, shape.cols, shape.dtype, shape.name));
     return {};
   };
-  for (const Shape& shape : shapes(config, backend.activation_dtype()))
+  for (const Shape<Workspace>& shape : shapes(config, backend.activation_dtype()))
     LS_TRY_VOID(add(shape, limits.tokens));
-  for (const Shape& shape : end_shapes(config)) LS_TRY_VOID(add(shape, end_rows(backend, limits)));
+  for (const Shape<Workspace>& shape : end_shapes(config))
+    LS_TRY_VOID(add(shape, end_rows(backend, limits)));
   return workspace;
 }
 
 int64_t Workspace::bytes(const GlmConfig& config, kernels::Backend& backend,
                          const StepLimits& limits) {
   int64_t bytes = 0;
-  for (const Shape& shape : end_shapes(config))
+  for (const Shape<Workspace>& shape : end_shapes(config))
     bytes += end_rows(backend, limits) * shape.cols * dtype_size(shape.dtype);
-  for (const Shape& shape : shapes(config, backend.activation_dtype()))
+  for (const Shape<Workspace>& shape : shapes(config, backend.activation_dtype()))
     bytes += limits.tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;
 }

@@ -1,4 +1,5 @@
-// The activations of one step, allocated once for the longest step. Reused by every layer.
+// The activations of one step, allocated once for the longest step: those that only a layer needs,
+// reused by every layer, and those that a step carries from layer to layer.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,19 @@ class Activation {
   int64_t cols_ = 0;
 };
 
+// What a step carries from layer to layer. A step that pauses between layers keeps its own.
+struct LayerState {
+  // For steps of so many tokens, in the backend's memory. kMemory.
+  static Result<LayerState> create(const GlmConfig& config, kernels::Backend& backend,
+                                   int64_t max_tokens);
+  // What create() takes.
+  [[nodiscard]] static int64_t bytes(const GlmConfig& config, int64_t max_tokens);
+
+  Activation x;         // [T, hidden] fp32: the residual stream
+  Activation selected;  // [T, index_top_k] int32: stays between layers for IndexShare
+  Activation counts;    // [T, 1] int32
+};
+
 // act: the backend's activation dtype.
 struct Workspace {
   // In the backend's memory. kMemory.
@@ -37,7 +51,6 @@ struct Workspace {
   [[nodiscard]] static int64_t bytes(const GlmConfig& config, kernels::Backend& backend,
                                      const StepLimits& limits);
 
-  Activation x;              // [T, hidden] fp32: the residual stream
   Activation normed;         // [T, hidden] act
   Activation q_lat_raw;      // [T, q_lora] fp32
   Activation q_lat;          // [T, q_lora] act
@@ -50,8 +63,6 @@ struct Workspace {
   Activation index_k;        // [T, index_dim] fp32
   Activation index_q;        // [T, index_heads * index_dim] fp32
   Activation index_weights;  // [T, index_heads] fp32
-  Activation selected;       // [T, index_top_k] int32: stays between layers for IndexShare
-  Activation counts;         // [T, 1] int32
   Activation gate;           // [T, widest FFN] fp32
   Activation up;             // [T, widest FFN] fp32
   Activation ffn;            // [T, widest FFN] act

@@ -77,7 +77,8 @@ Result<void> DeviceExperts::take_memory() {
     return {};
   };
   LS_TRY_VOID(take(words_, mapped, experts_.layers() * kWords * kLine, "words of the layers"));
-  LS_TRY_VOID(take(host_ids_, mapped, most_routes, "routes"));
+  LS_TRY_VOID(take(stream_ids_, mapped, most_routes, "streamed routes"));
+  LS_TRY_VOID(take(host_ids_, mapped, routes, "routes"));
   LS_TRY_VOID(take(host_weights_, mapped, routes, "routes' weights"));
   LS_TRY_VOID(take(host_x_, mapped, o.decode_tokens * o.hidden * act, "the CPU experts' input"));
   LS_TRY_VOID(
@@ -146,8 +147,8 @@ void DeviceExperts::announce(int64_t index, ConstMatrixView x, const Routes& rou
   top_k_ = routes.top_k;
   if (!serves(x.rows)) {
     device_.copy_out(reinterpret_cast<const std::byte*>(routes.ids), count * kWordBytes,
-                     host_ids_.data());
-    end_ = wire_.computed();
+                     stream_ids_.data());
+    stream_routes_ = wire_.computed();
     return;
   }
   kernels::PublishRoutesParams params;
@@ -223,14 +224,14 @@ bool DeviceExperts::serve(int64_t index, int64_t tokens, int64_t rows) {
   if (forced_ != nullptr)
     forced_->draw(static_cast<int32_t>(index), tokens, top_k_, ints(host_ids_));
   const Stopwatch watch;
-  count_routes(index, tokens);
+  count_routes(index, tokens, ints(host_ids_));
   const std::vector<int32_t> hits = pin_hits(index, /*used=*/true);
   std::vector<int32_t> misses;
   std::set_difference(wanted_.begin(), wanted_.end(), hits.begin(), hits.end(),
                       std::back_inserter(misses));
   misses_.push_back(static_cast<int64_t>(misses.size()));
   const Split split = decide(index, misses);
-  drop_stale(-1);
+  if (!streaming_) drop_stale(-1);
   place(split.fetch);
   tell(index, tokens, rows, hits, split.fetch);
   counters_.policy_seconds += watch.seconds();
@@ -260,9 +261,8 @@ void DeviceExperts::release() {
   released_ = true;
 }
 
-void DeviceExperts::count_routes(int64_t index, int64_t tokens) {
+void DeviceExperts::count_routes(int64_t index, int64_t tokens, int32_t* ids) {
   std::fill(tokens_of_.begin(), tokens_of_.end(), 0);
-  int32_t* ids = ints(host_ids_);
   for (int64_t i = 0; i < tokens * top_k_; ++i) {
     // After a fault of the device anything may stand here; the step ends with the error.
     if (ids[i] < 0 || ids[i] >= experts_.per_layer()) {
@@ -301,18 +301,34 @@ void DeviceExperts::settle() {
 }
 
 void DeviceExperts::begin_step(int64_t tokens) {
+  if (streaming_) {
+    LS_CHECK(serves(tokens) && cpu_ != nullptr);
+    await_stream();
+  }
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
     std::memset(words_.data(), 0, static_cast<size_t>(words_.bytes()));
     std::memset(decisions_.data(), 0, static_cast<size_t>(decisions_.bytes()));
     return;
   }
+  streaming_ = true;
   wanted_.clear();
   drop_stale(-1);
   stream_ahead(0);
 }
 
-void DeviceExperts::end_step() {
+double DeviceExperts::await_stream() {
+  LS_CHECK(streaming_);
+  const Mark here = wire_.computed();
+  while (!wire_.passed(here)) __builtin_ia32_pause();
+  settle();
+  // The copies could not begin before the last ones were computed, but for those that found blocks.
+  if (!ahead_) ahead_.emplace();
+  return static_cast<double>(ahead_bytes_) / costs_.wire_bytes_per_second() - ahead_->seconds();
+}
+
+void DeviceExperts::end_step(int64_t tokens) {
+  if (!serves(tokens)) streaming_ = false;
   if (released_) {
     // Copies that nobody waited for write to words and slots.
     const Mark last = wire_.copied();
@@ -353,10 +369,11 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
   // What finds no slot passes through the ring.
   const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
   const int64_t room = std::max<int64_t>(free, 0) + options_.ring;
-  if (cpu_ != nullptr && options_.forced_fetch < 0)
+  const bool left = streaming_ || wire_left_;
+  if (cpu_ != nullptr && !left && options_.forced_fetch < 0)
     return split_misses(described, costs_, bank_.copied_bytes(), room);
   Split split;
-  const double share = cpu_ == nullptr ? 1 : options_.forced_fetch;
+  const double share = cpu_ == nullptr ? 1 : left ? 0 : options_.forced_fetch;
   const auto wished = static_cast<int64_t>(std::ceil(share * static_cast<double>(misses.size())));
   const auto cut = misses.begin() + std::min(wished, room);
   split.fetch.assign(misses.begin(), cut);

@@ -6,8 +6,9 @@
 // (split.h), and keeps what it fetched in the slots of what is worth least (slots.h). What the
 // device does is queued once, by announce() and run(), in a captured graph as well; what the host
 // does is serve(), for every step. A step of many tokens (prefill): what is missing streams through
-// a ring of blocks, the layer after it ahead, and the slots stay as they are. Specification:
-// docs/decisions/expert-offload.md.
+// a ring of blocks, the layer after it ahead, and the slots stay as they are. Between the layers of
+// such a step steps of few tokens may run; the ring and the wire are the stream's meanwhile, and
+// what they miss is the CPU's. Specification: docs/decisions/expert-offload.md.
 //
 // Ownership: owns device memory; experts, backend and the CPU's backend outlive it. Threading: the
 // thread that calls the backend.
@@ -20,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "device/buffer.h"
 #include "kernels/backend.h"
@@ -78,8 +80,12 @@ class DeviceExperts {
   // Whether the device goes on while the host serves: steps may be captured.
   [[nodiscard]] bool concurrent() const { return exchange_.concurrent(); }
 
-  // A step of so many tokens begins: the first layer of a long one comes ahead.
+  // A step of so many tokens begins: the first layer of a long one comes ahead. Between the layers
+  // of a long one, of which there is one at a time, short ones may begin and end: there is a CPU.
   void begin_step(int64_t tokens);
+  // As ExpertStore's.
+  double await_stream();
+  void leave_wire(bool left) { wire_left_ = left; }
   // The layer's routes are there. What is queued between this and run() goes on while the host
   // decides. index: the layer's, from 0 in the store. x [tokens, hidden] act, routes: in the
   // device's memory.
@@ -109,8 +115,8 @@ class DeviceExperts {
   [[nodiscard]] bool serve(int64_t index, int64_t tokens, int64_t rows);
   // What is queued of the step runs to its end unserved; its output is worthless.
   void release();
-  // All of a step has been waited for: pins go, time goes on.
-  void end_step();
+  // All of a step of so many tokens has been waited for: pins go, time goes on.
+  void end_step(int64_t tokens);
   // Uses at most so many of the slots that create() took, from the next step on. Any thread.
   void limit_slots(int64_t slots) { asked_slots_.store(slots); }
 
@@ -158,8 +164,8 @@ class DeviceExperts {
   void queue(const Layer& layer);
   void stream(const Layer& layer);
   void compute(const Layer& layer, const int32_t* ids);
-  // Of routes in host_ids_.
-  void count_routes(int64_t index, int64_t tokens);
+  // ids [tokens, top_k]: what is none becomes -1.
+  void count_routes(int64_t index, int64_t tokens, int32_t* ids);
   void settle();  // everything queued before the layer has passed
   std::vector<int32_t> pin_hits(int64_t index, bool used);
   Split decide(int64_t index, const std::vector<int32_t>& misses);
@@ -209,7 +215,8 @@ class DeviceExperts {
   // Mapped: written by the device, read by the host, and the other way. The layers of a step use
   // the same, one after the other, but for the words.
   device::Buffer words_;         // [layers, kWords] int32, each in a line of its own
-  device::Buffer host_ids_;      // [max_tokens, max_top_k] int32
+  device::Buffer stream_ids_;    // [max_tokens, max_top_k] int32: routes of a layer that streams
+  device::Buffer host_ids_;      // [decode_tokens, max_top_k] int32
   device::Buffer host_weights_;  // [decode_tokens, max_top_k] fp32
   device::Buffer host_x_;        // [decode_tokens, hidden] act
   device::Buffer host_y_;        // [decode_tokens, hidden] fp32
@@ -234,7 +241,12 @@ class DeviceExperts {
   };
   std::vector<Observation> in_flight_;  // fetches whose time is not known yet
   std::vector<int32_t> passing_;        // in the ring for the running layer only
-  Mark end_ = 0;                        // of what is queued of the step
+  Mark end_ = 0;                        // of what is queued of the step that is served
+  Mark stream_routes_ = 0;              // the routes of the layer that streams are there
+  bool streaming_ = false;              // a step has begun that streams, and has not ended
+  bool wire_left_ = false;
+  int64_t ahead_bytes_ = 0;         // copied ahead of the next layer of it
+  std::optional<Stopwatch> ahead_;  // since the device had nothing else of the stream to do
   int64_t top_k_ = 0;
   bool capturing_ = false;
   bool released_ = false;

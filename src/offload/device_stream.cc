@@ -11,16 +11,16 @@ namespace longshore::offload {
 // first, in the order in which they came.
 void DeviceExperts::stream(const Layer& layer) {
   const Stopwatch watch;
-  while (!wire_.passed(end_)) __builtin_ia32_pause();
+  while (!wire_.passed(stream_routes_)) __builtin_ia32_pause();
   counters_.handshake_seconds += watch.seconds();
   ++counters_.handshakes;
   settle();
   if (forced_ != nullptr) {
-    auto* ids = reinterpret_cast<int32_t*>(host_ids_.data());
+    auto* ids = reinterpret_cast<int32_t*>(stream_ids_.data());
     forced_->draw(static_cast<int32_t>(layer.index), layer.tokens(), top_k_, ids);
     device_.copy_ints(ids, layer.tokens() * top_k_, const_cast<int32_t*>(layer.routes.ids));
   }
-  count_routes(layer.index, layer.tokens());
+  count_routes(layer.index, layer.tokens(), reinterpret_cast<int32_t*>(stream_ids_.data()));
   const std::vector<int32_t> hits = pin_hits(layer.index, /*used=*/false);
   drop_stale(layer.index);
   compute_on_device(layer, hits);
@@ -52,6 +52,7 @@ void DeviceExperts::stream(const Layer& layer) {
     stream_out(now);
     done += now.size();
   }
+  ahead_bytes_ = 0;
   if (layer.index + 1 < experts_.layers()) stream_ahead(layer.index + 1);
 }
 
@@ -68,6 +69,8 @@ void DeviceExperts::stream_ahead(int64_t index) {
     ++counters_.prefetched;
     counters_.wire_bytes += bank_.copied_bytes();
   }
+  ahead_bytes_ = counters_.wire_bytes - before;
+  ahead_.reset();
   if (counters_.wire_bytes > before)
     in_flight_.push_back(
         {begin, wire_.copied(), counters_.wire_bytes - before, /*undisturbed=*/false});

@@ -203,8 +203,8 @@ void ExpertStore::begin_step(int64_t tokens) {
   if (grouped_ != nullptr) grouped_->begin_step();
 }
 
-void ExpertStore::end_step() {
-  if (device_ != nullptr) device_->end_step();
+void ExpertStore::end_step(int64_t tokens) {
+  if (device_ != nullptr) device_->end_step(tokens);
 }
 
 Result<int64_t> ExpertStore::limit_slots(int64_t budget_bytes) {

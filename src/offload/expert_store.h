@@ -7,7 +7,7 @@
 // does starts, resets or advances the other's.
 //
 // Ownership: the checkpoint whose memory the views point into, and the backends, outlive the store.
-// Threading: one thread (the engine's) calls run() and end_step(); counters() may be read by the
+// Threading: one thread (the engine's) calls everything else; counters() may be read by the
 // same thread between steps.
 #pragma once
 
@@ -88,10 +88,20 @@ class ExpertStore {
   // announce() with the same. routes: with the shared expert's where joins() says so.
   //   y [tokens, hidden] fp32, in the backend's memory.
   void run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y);
-  // Before a step of so many tokens is queued.
+  // Before a step of so many tokens is queued. While one streams experts through the ring, steps
+  // that do not may begin and end between its layers, where a CPU computes what they miss: the wire
+  // is the stream's.
   void begin_step(int64_t tokens);
-  // After the step's work has been waited for.
-  void end_step();
+  // After the work of the step of so many tokens has been waited for.
+  void end_step(int64_t tokens);
+  // A step streams: until the device has done what was queued. Seconds that the copies ahead of the
+  // next layer still take, by measured speed.
+  double await_stream() { return device_->await_stream(); }
+  // Another store has the wire for itself: from now on the CPU computes what steps miss, where
+  // there is one, unless they stream.
+  void leave_wire(bool left) {
+    if (device_ != nullptr) device_->leave_wire(left);
+  }
 
   // Experts take at most so many bytes of the slots that create() took, from the next step on;
   // their number comes back. Any thread. kUsage: there are no slots, or not as many.

@@ -169,6 +169,14 @@ struct Metrics::Impl {
   Counter& prefilled = r.counter("step_tokens_total", kStepTokensHelp, {{"kind", "prefill"}});
   Counter& plan = r.counter("step_seconds_total", kStepHelp, {{"part", "plan"}});
   Counter& forward = r.counter("step_seconds_total", kStepHelp, {{"part", "forward"}});
+  Counter& pass = r.counter("prefill_pass_seconds_total",
+                            "Seconds of prompts' passes that pause for those who decode, without "
+                            "theirs; also in step_seconds_total, part forward.");
+  Counter& pass_layers = r.counter("prefill_pass_layers_total", "Layers of these passes.");
+  Counter& beside =
+      r.counter("prefill_pass_decode_steps_total", "Steps of those who decode in their pauses.");
+  Counter& beside_seconds = r.counter("prefill_pass_decode_seconds_total",
+                                      "Seconds from each of these steps' tokens to the next.");
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
   Counter& deliver = r.counter("step_seconds_total", kStepHelp, {{"part", "deliver"}});
   Gauge& accept_length = r.gauge("spec_accept_length",
@@ -198,7 +206,7 @@ Metrics::~Metrics() = default;
 
 void Metrics::on_step(const engine::StepReport& report) {
   Impl& m = *impl_;
-  m.steps.Increment();
+  m.steps.Increment(as_double(report.passes));
   m.decoded.Increment(as_double(report.decode_tokens));
   m.prefilled.Increment(as_double(report.prefill_tokens));
   m.prompt_tokens.Increment(as_double(report.prefill_tokens + report.prefix_hits));
@@ -213,7 +221,11 @@ void Metrics::on_step(const engine::StepReport& report) {
   m.draft_tokens.Increment(as_double(report.draft_rows));
   m.accepted_tokens.Increment(as_double(right));
   m.plan.Increment(report.plan_seconds);
-  m.forward.Increment(report.forward_seconds);
+  m.forward.Increment(report.forward_seconds + report.pass_seconds);
+  m.pass.Increment(report.pass_seconds);
+  m.pass_layers.Increment(as_double(report.pass_layers));
+  if (report.beside_seconds > 0) m.beside.Increment();
+  m.beside_seconds.Increment(report.beside_seconds);
   m.sample.Increment(report.sample_seconds);
   m.deliver.Increment(report.deliver_seconds);
   if (report.prefix_queries > 0)

@@ -3,7 +3,8 @@
 // it gets alone, all of them or as many as came until it was ended, and no page is lost.
 //
 // The same with drafts of the MTP layer, right ones and wrong ones: no token may differ from plain
-// decoding's.
+// decoding's. The same again on a device whose prompts stream experts, in passes that pause for
+// those who decode, with a budget that changes and interrupts.
 //
 // LONGSHORE_SCHEDULES sets how many schedules run; each has its own seed, which a failure names.
 #include <chrono>
@@ -12,7 +13,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/engine/driver.h"
+#include "tests/engine/streaming.h"
 
 namespace longshore::engine {
 namespace {
@@ -113,7 +114,30 @@ void check_output(const Active& each, uint32_t seed) {
   ASSERT_EQ(ids, expected) << "seed " << seed << ", request " << each.which;
 }
 
-void run_schedule(uint32_t seed, EngineCounters& totals, bool speculates) {
+struct Setting {
+  TestModel* model;
+  bool speculates = false;
+  bool pauses = false;
+};
+
+// Now and then what a server's user may do at any time.
+void disturb(TestModel& test, Engine& engine, std::mt19937& random) {
+  static CancelToken stopped;
+  stopped.cancel();
+  engine.set_interrupt(random() % 12 == 0 ? &stopped : nullptr);
+  offload::ExpertStore& store = test.model->experts();
+  if (random() % 20 != 0) return;
+  const auto slots = static_cast<int64_t>(random() % static_cast<uint64_t>(store.slots() + 1));
+  ASSERT_TRUE(store.limit_slots(slots * offload::DeviceBank::block_bytes(store.experts())));
+}
+
+void check_experts(const TestModel& test) {
+  const offload::ExpertCounters& c = test.model->experts().counters();
+  ASSERT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu);
+  test.model->experts().device()->slots().check_conservation(/*idle=*/!test.model->in_pass());
+}
+
+void run_schedule(uint32_t seed, EngineCounters& totals, const Setting& setting) {
   std::mt19937 random(seed);
   const auto below = [&](uint32_t n) { return static_cast<int64_t>(random() % n); };
   const EngineOptions options{.context_length = kContext,
@@ -122,14 +146,15 @@ void run_schedule(uint32_t seed, EngineCounters& totals, bool speculates) {
                               .pages = 4 + below(3),
                               .prefix_cache = below(4) != 0};
   EngineOptions chosen = options;
-  if (speculates) {
-    chosen.speculation = {.mtp = reference().mtp.get(),
+  if (setting.pauses) chosen.beside_share = below(4) == 0 ? 0 : kAfterEveryLayer;
+  if (setting.speculates) {
+    chosen.speculation = {.mtp = setting.model->mtp.get(),
                           .max_steps = 1 + below(3),
                           .always = below(3) != 0,
                           .forced_acceptance = -1,
                           .wrong_drafts = below(4) == 0};
   }
-  const auto engine = make_engine(reference(), chosen);
+  const auto engine = make_engine(*setting.model, chosen);
   std::vector<std::unique_ptr<Active>> active;
   size_t to_come = 3 + static_cast<size_t>(below(8));
   while (to_come > 0 || !engine->idle()) {
@@ -147,24 +172,28 @@ void run_schedule(uint32_t seed, EngineCounters& totals, bool speculates) {
       victim.cancelled = victim.cancelled || victim.generated.finishes == 0;
       engine->cancel(victim.id);
     }
+    if (setting.pauses) disturb(*setting.model, *engine, random);
     engine->step();
     engine->check_conservation();
+    if (setting.pauses) check_experts(*setting.model);
   }
   for (const auto& each : active) check_output(*each, seed);
   totals.preemptions += engine->counters().preemptions;
   totals.prefix_hits += engine->counters().prefix_hits;
   totals.cancelled += engine->counters().cancelled;
+  totals.paused_passes += engine->counters().paused_passes;
+  totals.beside_steps += engine->counters().beside_steps;
   for (const int64_t count : engine->counters().drafted) totals.speculated += count;
   for (const int64_t count : engine->counters().accepted) totals.decode_output += count;
 }
 
 // The schedules must meet what they are there for; a handful may miss what is rare.
-EngineCounters run_schedules(bool speculates) {
+EngineCounters run_schedules(const Setting& setting, uint32_t schedules = 200) {
   const char* asked = std::getenv("LONGSHORE_SCHEDULES");
-  const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : 200;
+  const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : schedules;
   EngineCounters totals;
   for (uint32_t seed = 1; seed <= count && !testing::Test::HasFatalFailure(); ++seed)
-    run_schedule(seed, totals, speculates);
+    run_schedule(seed, totals, setting);
   if (count < 100) return totals;
   EXPECT_GT(totals.preemptions, count / 50);
   EXPECT_GT(totals.prefix_hits, count);
@@ -173,12 +202,30 @@ EngineCounters run_schedules(bool speculates) {
 }
 
 TEST(Schedules, OutputsDoNotDependOnTheSchedule) {
-  run_schedules(false);
+  run_schedules({&reference()});
 }
 
 TEST(Schedules, OutputsDoNotDependOnDrafts) {
-  const EngineCounters totals = run_schedules(true);
+  const EngineCounters totals = run_schedules({&reference(), /*speculates=*/true});
   EXPECT_GT(totals.speculated, 20);
+  EXPECT_GT(totals.decode_output, 0) << "no draft was right: nothing was accepted";
+}
+
+TEST(Schedules, OutputsDoNotDependOnWhoDecodesBetweenThePartsOfAPass) {
+  for (const double share : {0.0, 0.3}) {
+    TestModel model = streaming_model(data_path("conformance/conf-bf16"), share);
+    const EngineCounters totals =
+        run_schedules({&model, /*speculates=*/false, /*pauses=*/true}, 30);
+    EXPECT_GT(totals.paused_passes, 20);
+    EXPECT_GT(totals.beside_steps, 2 * totals.paused_passes);
+  }
+}
+
+TEST(Schedules, OutputsDoNotDependOnDraftsBetweenThePartsOfAPass) {
+  TestModel model = streaming_model(data_path("conformance/conf-bf16"), 0.3);
+  const EngineCounters totals = run_schedules({&model, /*speculates=*/true, /*pauses=*/true}, 30);
+  EXPECT_GT(totals.paused_passes, 20);
+  EXPECT_GT(totals.beside_steps, 2 * totals.paused_passes);
   EXPECT_GT(totals.decode_output, 0) << "no draft was right: nothing was accepted";
 }
 

@@ -447,8 +447,11 @@ TEST(MemoryPlan, IsWhatIsTakenAtEveryBudget) {
     ASSERT_TRUE(checkpoint);
     ThreadPool pool(1);
     const model::StepLimits limits{.tokens = 64, .sequences = 4, .context = 128};
-    for (const double share : {0.0, 0.1, 0.5, 0.9, 1.0}) {
-      const StoreOptions options = options_for(dir, share);
+    // With fewer decode tokens than a step may have, prompts' passes pause for steps beside them.
+    for (const auto& [share, decode_tokens] :
+         {std::pair{0.0, 64}, {0.1, 64}, {0.5, 16}, {0.5, 0}, {0.9, 8}, {1.0, 16}}) {
+      StoreOptions options = options_for(dir, share);
+      options.decode_tokens = decode_tokens;
       FakeDevice device(kernels::make_reference_backend(pool));
       const auto plan =
           model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options, 640);

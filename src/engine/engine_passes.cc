@@ -1,0 +1,93 @@
+// Prompts whose experts stream: the engine's steps for those who decode between the layers of their
+// pass.
+#include <algorithm>
+
+#include "engine/engine.h"
+
+namespace longshore::engine {
+
+bool Engine::splits(const StepPlan& plan) const {
+  return !pass_ && options_.beside_share >= 0 && plan.decode_tokens > 0 &&
+         model_->pausable(plan.prefill_tokens) &&
+         plan.decode_tokens + plan.draft_tokens <= model_->beside_tokens();
+}
+
+// Takes the prompts out of the plan. The wire is at work from here on.
+void Engine::begin_pass(StepPlan& plan) {
+  pass_.emplace();
+  StepPlan& prompts = pass_->plan;
+  const auto first =
+      std::stable_partition(plan.items.begin(), plan.items.end(),
+                            [](const StepPlan::Item& item) { return item.sequence->decoding; });
+  prompts.items.assign(first, plan.items.end());
+  plan.items.erase(first, plan.items.end());
+  std::swap(prompts.prefill_tokens, plan.prefill_tokens);
+  for (const StepPlan::Item& item : prompts.items) item.sequence->in_pass = true;
+  pass_->batch.build(prompts);
+  model::StepInput input = pass_->batch.input();
+  input.caches = pool_.caches();
+  model_->begin_pass(input);
+  ++counters_.paused_passes;
+  if (drafter_) options_.speculation.mtp->experts().leave_wire(true);
+}
+
+// One of its prompts has somebody who waits for it.
+bool Engine::pass_is_wanted() const {
+  const auto now = Sequence::Clock::now();
+  return std::any_of(pass_->plan.items.begin(), pass_->plan.items.end(),
+                     [now](const StepPlan::Item& item) {
+                       const Sequence& sequence = *item.sequence;
+                       const auto& deadline = sequence.request.deadline;
+                       return !sequence.cancelled && !(deadline && now >= *deadline);
+                     });
+}
+
+// The next layer is queued, and behind it the copies for the one after: the wire works while others
+// decode.
+void Engine::go_on_with_pass() {
+  Stopwatch watch;
+  if (interrupt_ != nullptr && interrupt_->cancelled()) return;
+  if (!model_->advance_pass()) {
+    finish_pass();
+    return;
+  }
+  report_.pass_layers = 1;
+  if (scheduler_.decoding(0).empty()) {
+    report_.pass_seconds = watch.lap();
+    return;
+  }
+  const double ahead = model_->await_pass();
+  report_.pass_seconds = watch.lap();
+  if (!may_step_beside(ahead)) return;
+  run_step();
+  beside_step_ = (beside_step_ == 0 ? 1 : 0.5) * watch.lap() + 0.5 * beside_step_;
+}
+
+// Steps whose time the wire has copies for cost the prompts nothing; longer ones have their share.
+bool Engine::may_step_beside(double ahead_seconds) const {
+  const double lost = beside_step_ - std::max(ahead_seconds, 0.0);
+  return lost <= 0 || lost <= options_.beside_share * pass_->since_token.seconds();
+}
+
+void Engine::finish_pass() {
+  Stopwatch watch;
+  start_masks(pass_->plan);
+  const auto rows = static_cast<int64_t>(pass_->batch.input().logit_rows.size());
+  const Result<void> done = model_->finish_pass(output_of(pass_->plan, rows));
+  report_.forward_seconds = watch.lap();
+  masks_.wait();
+  report_.mask_seconds = watch.lap();
+  const StepPlan plan = pass_->plan;
+  end_pass();
+  if (passed(plan, done)) complete(plan);
+}
+
+// The model's part has ended: finished or abandoned.
+void Engine::end_pass() {
+  LS_CHECK(!model_->in_pass());
+  for (const StepPlan::Item& item : pass_->plan.items) item.sequence->in_pass = false;
+  pass_.reset();
+  if (drafter_) options_.speculation.mtp->experts().leave_wire(false);
+}
+
+}  // namespace longshore::engine

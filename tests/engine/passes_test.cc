@@ -1,0 +1,252 @@
+// Prompts whose experts stream are read in passes that pause between layers for those who decode:
+// every token is the one that comes without pauses, and whatever ends a pass ends it whole.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/engine/streaming.h"
+
+namespace longshore::engine {
+namespace {
+
+using testing::HasSubstr;
+
+const std::string kSmall = data_path("conformance/conf-bf16");
+
+EngineOptions options(double share) {
+  return {.context_length = 256,
+          .max_running = 4,
+          .prefill_budget = 128,
+          .pages = 16,
+          .beside_share = share};
+}
+
+// One request decodes, then a long prompt comes.
+struct Meeting {
+  Meeting(TestModel& test, const EngineOptions& chosen, int64_t prompts = 1)
+      : model(test), engine(make_engine(test, chosen)) {
+    const auto captured = test.model->capture_steps(engine->caches(), {});
+    LS_CHECK(captured.has_value());
+    LS_CHECK(engine->submit(greedy(prompt_of(5, vocab()), 60), record(decoding)).has_value());
+    while (decoding.ids.size() < 2) engine->step();
+    for (int64_t i = 0; i < prompts; ++i) {
+      const auto salt = static_cast<int32_t>(2 + i);
+      ids.push_back(
+          *engine->submit(greedy(prompt_of(100 / prompts, vocab(), salt), 6), record(prompt[i])));
+    }
+  }
+  [[nodiscard]] int32_t vocab() const {
+    return static_cast<int32_t>(model.model->config().vocab_size);
+  }
+  // Until the pass has gone on by so many layers.
+  void enter(int64_t layers) {
+    while (!model.model->in_pass()) engine->step();
+    for (int64_t i = 0; i < layers; ++i) engine->step();
+    LS_CHECK(model.model->in_pass());
+  }
+  void finish() {
+    int steps = 0;
+    while (engine->step()) {
+      engine->check_conservation();
+      LS_CHECK(++steps < 500);
+    }
+  }
+
+  TestModel& model;
+  std::unique_ptr<Engine> engine;
+  Generated decoding;
+  Generated prompt[2];
+  std::vector<RequestId> ids;
+};
+
+std::vector<int32_t> alone(const std::vector<int32_t>& prompt, int64_t tokens) {
+  static TestModel host(kSmall, "reference", 160, 1);
+  return run(*make_engine(host, options(-1)), greedy(prompt, tokens)).ids;
+}
+
+void expect_tokens(const Meeting& meeting, int64_t prompts = 1) {
+  EXPECT_EQ(meeting.decoding.ids, alone(prompt_of(5, meeting.vocab()), 60));
+  for (int64_t i = 0; i < prompts; ++i) {
+    const auto salt = static_cast<int32_t>(2 + i);
+    EXPECT_EQ(meeting.prompt[i].ids, alone(prompt_of(100 / prompts, meeting.vocab(), salt), 6));
+  }
+}
+
+TEST(PausingPasses, WhoDecodesGetsATokenAfterEveryLayer) {
+  for (const double share : {0.0, 0.4}) {
+    TestModel model = streaming_model(kSmall, share);
+    Meeting meeting(model, options(kAfterEveryLayer));
+    const auto before = static_cast<int64_t>(meeting.decoding.ids.size());
+    const int64_t replayed = model.model->replayed_steps();
+    const int64_t launches = model.fake->launches;
+    while (meeting.prompt[0].ids.empty()) {
+      meeting.engine->step();
+      const StepReport& report = meeting.engine->last_step();
+      EXPECT_LE(report.passes, 1);
+      EXPECT_EQ(report.beside_seconds > 0, report.decode_tokens > 0 && model.model->in_pass());
+    }
+    const auto got = static_cast<int64_t>(meeting.decoding.ids.size()) - before;
+    EXPECT_GE(got, model.model->config().num_layers);
+    EXPECT_EQ(model.model->replayed_steps() - replayed, got) << "captured steps";
+    EXPECT_EQ(model.fake->launches - launches, got);
+    EXPECT_EQ(meeting.engine->counters().paused_passes, 1);
+    EXPECT_EQ(meeting.engine->counters().beside_steps, got);
+    meeting.finish();
+    expect_tokens(meeting);
+  }
+}
+
+TEST(PausingPasses, NobodyPausesWhereItIsNotWantedOrGainsNothing) {
+  const auto passes = [](TestModel model, double share) {
+    Meeting meeting(model, options(share));
+    meeting.finish();
+    expect_tokens(meeting);
+    return meeting.engine->counters().paused_passes;
+  };
+  EXPECT_EQ(passes(streaming_model(kSmall, 0.3), kAfterEveryLayer), 1);
+  EXPECT_EQ(passes(streaming_model(kSmall, 0.3), -1), 0) << "switched off";
+  EXPECT_EQ(passes(streaming_model(kSmall, 1), kAfterEveryLayer), 0) << "nothing streams";
+  EXPECT_EQ(passes(streaming_model(kSmall, 0.3, -1, /*with_cpu=*/false), kAfterEveryLayer), 0)
+      << "the wire would have to bring what the others miss";
+}
+
+// A share of nothing: only what the copies ahead cover, which at these costs is little.
+TEST(PausingPasses, AStepThatWouldHoldTheWireUpWaits) {
+  TestModel model = streaming_model(kSmall, 0);
+  Meeting meeting(model, options(0));
+  const auto before = meeting.decoding.ids.size();
+  while (meeting.prompt[0].ids.empty()) meeting.engine->step();
+  EXPECT_LE(meeting.decoding.ids.size() - before, 3U) << "at the begin, and until one is measured";
+  meeting.finish();
+  expect_tokens(meeting);
+}
+
+TEST(PausingPasses, TheWireIsTheStreams) {
+  TestModel model = streaming_model(kSmall, 0.4, /*forced_fetch=*/1);
+  Meeting meeting(model, options(kAfterEveryLayer));
+  meeting.enter(0);
+  const auto& counters = model.model->experts().counters();
+  for (int i = 0; i < 3; ++i) {
+    const offload::ExpertCounters before = counters;
+    const int64_t steps = meeting.engine->counters().beside_steps;
+    // By hand: a step of those who decode alone, between two layers.
+    ASSERT_TRUE(model.model->in_pass());
+    meeting.engine->step();
+    ASSERT_EQ(meeting.engine->counters().beside_steps, steps + 1);
+    EXPECT_GT((counters - before).computed_on_cpu, 0) << "although told to fetch everything";
+  }
+  meeting.finish();
+  expect_tokens(meeting);
+}
+
+TEST(PausingPasses, ACancelledPromptEndsItsPassAtTheNextLayer) {
+  TestModel model = streaming_model(kSmall, 0.3);
+  for (int64_t layers = 0; layers < model.model->config().num_layers; ++layers) {
+    Meeting meeting(model, options(kAfterEveryLayer));
+    meeting.enter(layers);
+    meeting.engine->cancel(meeting.ids[0]);
+    meeting.engine->step();
+    EXPECT_FALSE(model.model->in_pass()) << layers;
+    EXPECT_EQ(meeting.prompt[0].result.reason, FinishReason::kCancelled);
+    meeting.engine->check_conservation();
+    model.model->experts().device()->slots().check_conservation(/*idle=*/true);
+    // The same prompt again: nothing of the broken pass is found.
+    Generated again;
+    ASSERT_TRUE(
+        meeting.engine->submit(greedy(prompt_of(100, meeting.vocab(), 2), 6), record(again)));
+    meeting.finish();
+    EXPECT_EQ(again.ids, alone(prompt_of(100, meeting.vocab(), 2), 6));
+    EXPECT_EQ(meeting.decoding.ids, alone(prompt_of(5, meeting.vocab()), 60));
+  }
+}
+
+TEST(PausingPasses, OneOfTwoPromptsThatIsCancelledEndsWithThePass) {
+  TestModel model = streaming_model(kSmall, 0.3);
+  Meeting meeting(model, options(kAfterEveryLayer), 2);
+  meeting.enter(1);
+  meeting.engine->cancel(meeting.ids[0]);
+  meeting.engine->step();
+  EXPECT_TRUE(model.model->in_pass()) << "somebody waits for it";
+  EXPECT_EQ(meeting.prompt[0].finishes, 0);
+  meeting.finish();
+  EXPECT_EQ(meeting.prompt[0].result.reason, FinishReason::kCancelled);
+  EXPECT_EQ(meeting.prompt[1].ids, alone(prompt_of(50, meeting.vocab(), 3), 6));
+  EXPECT_EQ(meeting.decoding.ids, alone(prompt_of(5, meeting.vocab()), 60));
+}
+
+TEST(PausingPasses, AnInterruptLeavesThePassWhereItIs) {
+  TestModel model = streaming_model(kSmall, 0.3);
+  Meeting meeting(model, options(kAfterEveryLayer));
+  CancelToken stop;
+  meeting.engine->set_interrupt(&stop);
+  meeting.enter(1);
+  stop.cancel();
+  for (int i = 0; i < 3; ++i) meeting.engine->step();
+  EXPECT_TRUE(model.model->in_pass());
+  EXPECT_EQ(meeting.engine->last_step().passes, 0);
+  meeting.engine->cancel(meeting.ids[0]);
+  meeting.engine->set_interrupt(nullptr);
+  meeting.finish();
+  EXPECT_EQ(meeting.decoding.ids, alone(prompt_of(5, meeting.vocab()), 60));
+}
+
+TEST(PausingPasses, ABudgetMayChangeInThePauses) {
+  TestModel model = streaming_model(kSmall, 0.5);
+  offload::ExpertStore& store = model.model->experts();
+  const int64_t block = offload::DeviceBank::block_bytes(store.experts());
+  for (const int64_t slots : {int64_t{0}, store.slots(), store.slots() / 2}) {
+    Meeting meeting(model, options(kAfterEveryLayer));
+    meeting.enter(1);
+    ASSERT_TRUE(store.limit_slots(slots * block));
+    meeting.engine->step();
+    ASSERT_TRUE(model.model->in_pass());
+    EXPECT_LE(store.device()->slots().counts().resident, slots);
+    meeting.finish();
+    expect_tokens(meeting);
+    store.device()->slots().check_conservation(/*idle=*/true);
+  }
+}
+
+TEST(PausingPasses, AFaultAnywhereInThemEndsEverybodyWithItsError) {
+  for (int64_t at = 1; at < 400; at += 23) {
+    TestModel model = streaming_model(kSmall, 0.3);
+    Meeting meeting(model, options(kAfterEveryLayer));
+    meeting.enter(0);
+    model.fake->fail_at(at);
+    meeting.finish();
+    for (const Generated* each : {&meeting.decoding, &meeting.prompt[0]}) {
+      EXPECT_EQ(each->finishes, 1);
+      EXPECT_EQ(each->result.reason, FinishReason::kFault) << at;
+      ASSERT_TRUE(each->result.error);
+      EXPECT_THAT(each->result.error->message, HasSubstr("told to fail"));
+    }
+    EXPECT_FALSE(model.model->in_pass());
+    model.model->experts().device()->slots().check_conservation(/*idle=*/true);
+  }
+}
+
+TEST(PausingPasses, AFailingCopyEndsEverybodyWithItsError) {
+  for (const int64_t copy : {1, 5, 20, 60}) {
+    TestModel model = streaming_model(kSmall, 0.3);
+    Meeting meeting(model, options(kAfterEveryLayer));
+    meeting.enter(1);
+    model.fake->transfers()->fail_copy_at = model.fake->transfers()->copies + copy;
+    meeting.finish();
+    EXPECT_EQ(meeting.prompt[0].result.reason, FinishReason::kFault) << copy;
+    EXPECT_FALSE(model.model->in_pass());
+  }
+}
+
+TEST(PausingPasses, AnEngineMayEndInThem) {
+  TestModel model = streaming_model(kSmall, 0.3);
+  {
+    Meeting meeting(model, options(kAfterEveryLayer));
+    meeting.enter(2);
+  }
+  EXPECT_FALSE(model.model->in_pass());
+  Meeting meeting(model, options(kAfterEveryLayer));
+  meeting.finish();
+  expect_tokens(meeting);
+}
+
+}  // namespace
+}  // namespace longshore::engine
