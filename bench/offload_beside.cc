@@ -112,9 +112,9 @@ class Beside {
   }
 
   void write(Report& report) const {
-    const char* how = options_.share < 0 ? ", mixed" : options_.share > 1 ? ", every layer" : "";
     const std::string name =
-        fmt::format("prompt of {} beside {} decoding{}", options_.chunk, options_.sequences, how);
+        fmt::format("{}prompt of {} beside {} decoding{}", options_.before, options_.chunk,
+                    options_.sequences, options_.share < 0 ? ", mixed" : "");
     const double seconds = quantile(seconds_, 0.5);
     const auto row = [&](const char* what, double value, const char* unit, double bound = 0) {
       report.rows.push_back({name + what, value, unit, bound});

@@ -256,10 +256,12 @@ Run add_bench(CLI::App& command) {
       ->check(CLI::Range(1, 64));
   command
       .add_option("--beside", flags->offload.beside,
-                  "offload: sequences that decode beside a prompt of the first chunk's length")
+                  "offload: sequences that decode beside a prompt of a chunk's length")
       ->delimiter(',');
-  command.add_option("--ring", flags->offload.ring,
-                     "offload: blocks that experts stream through, 0: as serving");
+  command
+      .add_option("--rings", flags->offload.rings,
+                  "offload: blocks that experts stream through, 0: as serving")
+      ->delimiter(',');
   command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
       ->delimiter(',')
       ->check(CLI::Range(65, 32768));

@@ -458,7 +458,11 @@ void Engine::run_step() {
   report_.drafted.assign(static_cast<size_t>(report_.draft_steps), 0);
   report_.accepted = report_.drafted;
   start_admitted(plan);
-  if (splits(plan)) begin_pass(plan);
+  if (splits(plan)) {
+    begin_pass(plan);
+  } else if (!pass_ && plan.prefill_tokens > 0) {
+    beside_step_ *= 0.9;  // until it is measured again
+  }
   batch_.build(plan);
   report_.plan_seconds = watch.lap();
   start_masks(plan);
@@ -478,10 +482,7 @@ void Engine::complete(const StepPlan& plan) {
   deliver();
   report_.deliver_seconds += watch.lap();
   report_.passes = 1;
-  if (pass_) {
-    report_.beside_seconds = pass_->since_token.lap();
-    ++counters_.beside_steps;
-  }
+  if (pass_) count_beside();
   report_.decode_tokens = plan.decode_tokens;
   report_.prefill_tokens = plan.prefill_tokens;
   report_.draft_rows = plan.draft_tokens;

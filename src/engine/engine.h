@@ -47,8 +47,8 @@ struct EngineOptions {
   bool prefix_cache = true;
   Speculation speculation = {};  // its layer outlives the engine
   // Of the time of a prompts' pass that pauses, what steps beside it may take while the wire has
-  // nothing to do. 0: only what copies ahead cover; infinite: a step after every layer; negative:
-  // no pass pauses, who decodes gets one token in each.
+  // nothing to do. Infinite: a step after every layer. Negative, and where a single step took more
+  // of a whole pass than this: no pass pauses, who decodes gets one token in each.
   double beside_share = 1.0 / 16;
 };
 
@@ -200,6 +200,7 @@ class Engine {
   void end_pass();
   [[nodiscard]] bool pass_is_wanted() const;
   [[nodiscard]] bool may_step_beside(double ahead_seconds) const;
+  void count_beside();
   // Rows whose ids a device draws, and need not send the logits of.
   void ask_for_draws(const StepPlan& plan, model::StepOutput& output);
   void publish(Sequence& sequence);

@@ -5,11 +5,29 @@
 #include "engine/engine.h"
 
 namespace longshore::engine {
+namespace {
 
+// While the CPU computes beside the wire, both read the same memory: a step's time costs the wire
+// so much more (docs/PERF.md).
+constexpr double kContention = 1.5;
+
+// Seconds in which the wire brings all that has no slot.
+double stream_seconds(const offload::ExpertStore& store) {
+  const auto bytes =
+      static_cast<double>((store.experts().size() - store.slots()) * store.expert_bytes());
+  return bytes / store.device()->measured().wire_bytes_per_second;
+}
+
+}  // namespace
+
+// Where a single step would take more than its share of a whole pass, who decodes gets a token in
+// the pass for nothing.
 bool Engine::splits(const StepPlan& plan) const {
-  return !pass_ && options_.beside_share >= 0 && plan.decode_tokens > 0 &&
-         model_->pausable(plan.prefill_tokens) &&
-         plan.decode_tokens + plan.draft_tokens <= model_->beside_tokens();
+  if (pass_ || options_.beside_share < 0 || plan.decode_tokens == 0) return false;
+  if (!model_->pausable(plan.prefill_tokens)) return false;
+  if (plan.decode_tokens + plan.draft_tokens > model_->beside_tokens()) return false;
+  return beside_step_ == 0 ||
+         beside_step_ <= options_.beside_share * stream_seconds(model_->experts());
 }
 
 // Takes the prompts out of the plan. The wire is at work from here on.
@@ -47,25 +65,34 @@ bool Engine::pass_is_wanted() const {
 void Engine::go_on_with_pass() {
   Stopwatch watch;
   if (interrupt_ != nullptr && interrupt_->cancelled()) return;
-  if (!model_->advance_pass()) {
+  const bool more = model_->advance_pass();
+  report_.pass_layers = 1;
+  if (!more) {
+    report_.pass_seconds = watch.lap();
     finish_pass();
     return;
   }
-  report_.pass_layers = 1;
   if (scheduler_.decoding(0).empty()) {
     report_.pass_seconds = watch.lap();
     return;
   }
   const double ahead = model_->await_pass();
   report_.pass_seconds = watch.lap();
-  if (!may_step_beside(ahead)) return;
-  run_step();
-  beside_step_ = (beside_step_ == 0 ? 1 : 0.5) * watch.lap() + 0.5 * beside_step_;
+  if (may_step_beside(ahead)) run_step();
+}
+
+// A step beside the pass has given its tokens.
+void Engine::count_beside() {
+  const double seconds = report_.draft_seconds + report_.plan_seconds + report_.forward_seconds +
+                         report_.mask_seconds + report_.sample_seconds;
+  beside_step_ = beside_step_ == 0 ? seconds : (seconds + beside_step_) / 2;
+  report_.beside_seconds = pass_->since_token.lap();
+  ++counters_.beside_steps;
 }
 
 // Steps whose time the wire has copies for cost the prompts nothing; longer ones have their share.
 bool Engine::may_step_beside(double ahead_seconds) const {
-  const double lost = beside_step_ - std::max(ahead_seconds, 0.0);
+  const double lost = kContention * beside_step_ - std::max(ahead_seconds, 0.0);
   return lost <= 0 || lost <= options_.beside_share * pass_->since_token.seconds();
 }
 

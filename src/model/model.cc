@@ -116,12 +116,11 @@ void Model::begin_pass(const StepInput& input) {
 }
 
 bool Model::advance_pass() {
-  LS_CHECK(pass_);
-  if (pass_->next_layer == config_->num_layers) return false;
+  LS_CHECK(pass_ && pass_->next_layer < config_->num_layers);
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
   LS_CHECK(queue_layer(step, pass_->input, pass_->next_layer++).has_value());  // nothing cancels it
-  return true;
+  return pass_->next_layer < config_->num_layers;
 }
 
 double Model::await_pass() {

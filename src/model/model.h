@@ -60,10 +60,11 @@ class Model {
   // input's arrays stay as they are until the pass ends; it has no observer and is not cancelled
   // but abandoned. The first experts are on their way.
   void begin_pass(const StepInput& input);
-  // Queues the next layer, and the copies of the experts after it. False: there was none left.
+  // Queues the next layer, and the copies of the experts after it. False: it was the last one.
   [[nodiscard]] bool advance_pass();
   // Until the device has done what the pass has queued, copies ahead not meant; what runs beside it
-  // then does not wait for it. Seconds that the copies ahead still take, by measured speed.
+  // then does not wait for it. Seconds for which the wire has copies ahead, beyond those that the
+  // next layer needs until it asks for more: as measured.
   double await_pass();
   // After the last layer: as forward()'s end. kDevice.
   [[nodiscard]] Result<void> finish_pass(const StepOutput& output);

@@ -56,7 +56,7 @@ int64_t spec_bytes(const TensorSpec& spec) {
 // What the device holds beside weights and cache: 2 GB of activations and scratch memory, and the
 // ring.
 int64_t work_bytes(const ModelBytes& model, int64_t chunk) {
-  constexpr int64_t kRing = 32;
+  constexpr int64_t kRing = 128;
   const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
   constexpr int64_t kPerToken = int64_t{490} << 10;  // of all activations
   constexpr int64_t kReserve = int64_t{512} << 20;

@@ -324,11 +324,17 @@ double DeviceExperts::await_stream() {
   settle();
   // The copies could not begin before the last ones were computed, but for those that found blocks.
   if (!ahead_) ahead_.emplace();
-  return static_cast<double>(ahead_bytes_) / costs_.wire_bytes_per_second() - ahead_->seconds();
+  // Not as steps see the wire that fetch a few experts: those copies wait for decisions.
+  return static_cast<double>(ahead_bytes_) / start_.wire_bytes_per_second - ahead_->seconds() -
+         until_routes_;
 }
 
 void DeviceExperts::end_step(int64_t tokens) {
-  if (!serves(tokens)) streaming_ = false;
+  if (!serves(tokens)) {
+    streaming_ = false;
+  } else if (streaming_) {
+    resumed_.emplace();
+  }
   if (released_) {
     // Copies that nobody waited for write to words and slots.
     const Mark last = wire_.copied();

@@ -46,7 +46,7 @@ struct Routes {
 
 struct DeviceExpertsOptions {
   int64_t slots = 0;       // experts that stay on the device
-  int64_t ring = 32;       // blocks that experts stream through
+  int64_t ring = 128;      // blocks that experts stream through
   int64_t max_tokens = 0;  // of one step
   int64_t max_top_k = 0;
   int64_t hidden = 0;
@@ -245,8 +245,10 @@ class DeviceExperts {
   Mark stream_routes_ = 0;              // the routes of the layer that streams are there
   bool streaming_ = false;              // a step has begun that streams, and has not ended
   bool wire_left_ = false;
-  int64_t ahead_bytes_ = 0;         // copied ahead of the next layer of it
-  std::optional<Stopwatch> ahead_;  // since the device had nothing else of the stream to do
+  int64_t ahead_bytes_ = 0;           // copied ahead of the next layer of it
+  std::optional<Stopwatch> ahead_;    // since the device had nothing else of the stream to do
+  std::optional<Stopwatch> resumed_;  // since a step beside it ended
+  double until_routes_ = 0;           // seconds from there to the next layer's routes
   int64_t top_k_ = 0;
   bool capturing_ = false;
   bool released_ = false;

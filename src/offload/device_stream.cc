@@ -13,6 +13,8 @@ void DeviceExperts::stream(const Layer& layer) {
   const Stopwatch watch;
   while (!wire_.passed(stream_routes_)) __builtin_ia32_pause();
   counters_.handshake_seconds += watch.seconds();
+  if (resumed_) until_routes_ = resumed_->seconds();
+  resumed_.reset();
   ++counters_.handshakes;
   settle();
   if (forced_ != nullptr) {
@@ -33,7 +35,8 @@ void DeviceExperts::stream(const Layer& layer) {
   auto staged = static_cast<size_t>(ahead - order.begin());
   // Counted as hits of the wire's work ahead of time: no step waits for them.
   counters_.hits += static_cast<int64_t>(staged);
-  const size_t group = std::max<size_t>(1, ring_.size() / 4);
+  // Small ones begin soon after their copies and free their blocks soon.
+  const size_t group = std::clamp<size_t>(ring_.size() / 4, 1, 16);
   for (size_t done = 0; done < order.size();) {
     const size_t first_new = staged;
     const Mark begin = wire_.copied();

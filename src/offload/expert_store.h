@@ -39,8 +39,10 @@ struct StoreOptions {
   int64_t budget_bytes = INT64_MAX;  // of slots; no more than all experts are taken
   int64_t max_tokens = 0;            // of one step
   kernels::Backend* cpu =
-      nullptr;                 // computes missing experts where they lie; nullptr: all are fetched
-  int64_t ring = 32;           // blocks that missing experts pass through
+      nullptr;  // computes missing experts where they lie; nullptr: all are fetched
+  // Blocks that missing experts pass through: half a layer of GLM-5.1. So much comes ahead while a
+  // layer's attention, or a step beside it, has the device.
+  int64_t ring = 128;
   int64_t decode_tokens = 64;  // steps with more tokens stream instead of using the CPU
   double half_life = 256;      // steps after which a use of an expert counts half
   double forced_fetch = -1;  // share of the misses that is fetched; negative: as measured costs say
@@ -94,8 +96,9 @@ class ExpertStore {
   void begin_step(int64_t tokens);
   // After the work of the step of so many tokens has been waited for.
   void end_step(int64_t tokens);
-  // A step streams: until the device has done what was queued. Seconds that the copies ahead of the
-  // next layer still take, by measured speed.
+  // A step streams: until the device has done what was queued. Seconds for which the wire has
+  // copies ahead of the next layer, less those that this takes until its routes are there: as
+  // measured.
   double await_stream() { return device_->await_stream(); }
   // Another store has the wire for itself: from now on the CPU computes what steps miss, where
   // there is one, unless they stream.

@@ -12,7 +12,8 @@ constexpr int64_t kBeside = 8;  // tokens of a step beside a pass
 
 // share: of the experts that have slots. A CPU computes what steps of up to kBeside tokens miss.
 inline TestModel streaming_model(const std::string& dir, double share, double forced_fetch = -1,
-                                 bool with_cpu = true, int64_t max_tokens = 160) {
+                                 bool with_cpu = true,
+                                 const std::string& backend = "fake:reference") {
   auto checkpoint = Checkpoint::open(dir);
   LS_CHECK(checkpoint.has_value());
   const GlmConfig& config = checkpoint->config();
@@ -27,7 +28,7 @@ inline TestModel streaming_model(const std::string& dir, double share, double fo
   options.decode_tokens = kBeside;
   options.forced_fetch = forced_fetch;
   options.costs = {.wire_bytes_per_second = 1e10, .cpu_seconds_one_token = 1e-6};
-  return {dir, "fake:reference", max_tokens, 1, kBeside, options, with_cpu};
+  return {dir, backend, 160, 1, kBeside, options, with_cpu};
 }
 
 }  // namespace longshore::engine
