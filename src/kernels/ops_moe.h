@@ -67,8 +67,8 @@ struct ExpertsParams {
   // mixed.
   ExpertView shape;
   bool mixed = false;
-  ExpertPart part;  // of this expert no more is computed; host backends only
-  MatrixView y;     // [tokens, hidden] fp32, accumulated into
+  ExpertPart part = {};  // of this expert no more is computed; host backends only
+  MatrixView y;          // [tokens, hidden] fp32, accumulated into
 };
 
 // out[i] = ids[i] where keep[ids[i]] is not 0, else -1: the routes that one call of several
