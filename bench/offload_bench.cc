@@ -364,6 +364,8 @@ class OffloadBench {
     row(name + ": fetched a layer", static_cast<double>(used.fetched) / steps / layers, "experts");
     row(name + ": on the CPU a layer", static_cast<double>(used.computed_on_cpu) / steps / layers,
         "experts");
+    row(name + ": shared by both a layer", static_cast<double>(used.shared) / steps / layers,
+        "experts");
     row(name + ": CPU computing", share(used.cpu_seconds), "% of the step");
     row(name + ": CPU experts in the steps",
         used.cpu_seconds > 0 ? static_cast<double>(used.cpu_bytes) / used.cpu_seconds / 1e9 : 0,

@@ -33,6 +33,11 @@ class Transfers {
   // Queued: host [bytes] -> to, in the device's memory. host stays as it is until the copy has
   // passed.
   virtual void copy(std::byte* to, const std::byte* host, int64_t bytes) = 0;
+  // The same for `rows` rows of `width` bytes that are `stride` bytes apart here and there.
+  virtual void copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
+                         int64_t stride) = 0;
+  // Queued among the copies: zeros, which take nothing of the wire.
+  virtual void clear(std::byte* to, int64_t bytes) = 0;
 
   // A point in a queue: everything queued before it.
   using Mark = uint64_t;

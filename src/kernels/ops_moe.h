@@ -45,6 +45,13 @@ struct ExpertView {
   return expert;
 }
 
+// The first `rows` of one expert's intermediate width: a term of its output, as the rest is. So two
+// devices can share an expert.
+struct ExpertPart {
+  int32_t expert = -1;  // none
+  int64_t rows = 0;     // of gate and up, columns of down; in [1, intermediate]
+};
+
 // y[t] += sum over i of weights[t, i] * down_e(silu(gate_e x[t]) * up_e x[t]), e = ids[t, i], added
 // in order of i. The order of one token's sum does not depend on which other tokens are in the
 // batch. An id of -1 is a route that is computed elsewhere: it is skipped. All experts of a call
@@ -60,7 +67,8 @@ struct ExpertsParams {
   // mixed.
   ExpertView shape;
   bool mixed = false;
-  MatrixView y;  // [tokens, hidden] fp32, accumulated into
+  ExpertPart part = {};  // of this expert no more is computed; host backends only
+  MatrixView y;          // [tokens, hidden] fp32, accumulated into
 };
 
 // out[i] = ids[i] where keep[ids[i]] is not 0, else -1: the routes that one call of several

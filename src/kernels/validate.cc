@@ -243,7 +243,12 @@ void validate(const ExpertsParams& p, Contents contents) {
   check_shape(p.shape.gate, p.shape.gate.out, p.x.cols);
   check_shape(p.shape.up, p.shape.gate.out, p.x.cols);
   check_shape(p.shape.down, p.x.cols, p.shape.gate.out);
-  if (contents == Contents::kOnDevice) return;
+  LS_CHECK(p.part.expert < p.num_experts);
+  LS_CHECK(p.part.expert < 0 || (p.part.rows >= 1 && p.part.rows <= p.shape.gate.out));
+  if (contents == Contents::kOnDevice) {
+    LS_CHECK_MSG(p.part.expert < 0, "a device computes whole experts");
+    return;
+  }
   for (int64_t r = 0; r < routes; ++r) {
     const int32_t id = p.ids[r];
     LS_CHECK_MSG(id >= -1 && id < p.num_experts, "expert {} of {}", id, p.num_experts);

@@ -55,15 +55,16 @@ void Costs::saw_wire(int64_t bytes, double seconds) {
   wire_rate_ *= std::pow(ratio, weight_);
 }
 
-void Costs::saw_cpu(std::span<const int64_t> tokens, double seconds) {
+void Costs::saw_cpu(std::span<const Load> loads, double seconds) {
   double predicted = 0;
-  for (int64_t count : tokens) predicted += cpu_seconds(count);
+  for (const Load& load : loads) predicted += load.share * cpu_seconds(load.tokens);
   const double measured = seconds - cpu_overhead_;
   if (predicted <= 0 || measured <= 0) return;
   const double ratio = trusted(measured / predicted);
   // Each count is corrected by its share of the predicted time.
   std::array<double, kBuckets> share{};
-  for (int64_t count : tokens) share[bucket(count)] += cpu_seconds(count) / predicted;
+  for (const Load& load : loads)
+    share[bucket(load.tokens)] += load.share * cpu_seconds(load.tokens) / predicted;
   for (size_t i = 0; i < kBuckets; ++i) correction_[i] *= std::pow(ratio, weight_ * share[i]);
 }
 

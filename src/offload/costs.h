@@ -31,9 +31,14 @@ class Costs {
 
   // A layer fetched so many bytes in so many seconds.
   void saw_wire(int64_t bytes, double seconds);
-  // The CPU computed experts with these token counts in so many seconds, all together: every
-  // count's estimate is corrected by the ratio of the measured to the predicted time.
-  void saw_cpu(std::span<const int64_t> tokens, double seconds);
+  // What the CPU did with an expert: share of its intermediate width for so many tokens.
+  struct Load {
+    int64_t tokens = 1;
+    double share = 1;
+  };
+  // The CPU did all of these in so many seconds: the estimate of every count of tokens is corrected
+  // by the ratio of the measured to the predicted time.
+  void saw_cpu(std::span<const Load> loads, double seconds);
 
  private:
   // Counts 1, 2, 3-4, 5-8, ...: within one the cost is taken as linear in the tokens.

@@ -10,6 +10,7 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   d.hits -= earlier.hits;
   d.fetched -= earlier.fetched;
   d.computed_on_cpu -= earlier.computed_on_cpu;
+  d.shared -= earlier.shared;
   d.prefetched -= earlier.prefetched;
   d.prefetched_unused -= earlier.prefetched_unused;
   d.wire_bytes -= earlier.wire_bytes;

@@ -7,7 +7,7 @@
 namespace longshore::offload {
 
 // Conservation, over the calls whose routes the host saw: routed_experts = hits + fetched +
-// computed_on_cpu.
+// computed_on_cpu + shared.
 struct ExpertCounters {
   int64_t routes = 0;  // token-expert pairs
   int64_t routes_on_device =
@@ -16,6 +16,7 @@ struct ExpertCounters {
   int64_t hits = 0;             // of these, found in a slot of the device, prefetched ones included
   int64_t fetched = 0;          // brought over the wire because a step wanted them
   int64_t computed_on_cpu = 0;  // computed where they lie in host memory
+  int64_t shared = 0;           // a part computed there, the rest brought over the wire meanwhile
   int64_t prefetched = 0;       // brought over the wire ahead of being wanted
   int64_t prefetched_unused = 0;  // of these, overwritten before any step wanted them
   int64_t wire_bytes = 0;         // weights that went over the wire

@@ -105,6 +105,34 @@ void DeviceBank::copy(int64_t expert, int64_t block) {
   }
 }
 
+void DeviceBank::copy_rest(int64_t expert, int64_t block, int64_t rows) {
+  device::Transfers& wire = *backend_->transfers();
+  const ExpertView to = view(expert, block);
+  const ExpertView& from = experts_->views()[static_cast<size_t>(expert)];
+  LS_CHECK(rows >= 1 && rows < from.gate.out);
+  // All of it: what stood here may be no number in this expert's type, and nothing times that is
+  // no number either.
+  wire.clear(memory_.data() + block * copied_bytes(), copied_bytes());
+  for (const auto matrix : {&ExpertView::gate, &ExpertView::up}) {
+    const WeightView& w = from.*matrix;
+    const int64_t before = rows * w.in * dtype_size(w.dtype);
+    wire.copy(const_cast<std::byte*>((to.*matrix).data) + before, w.data + before,
+              w.bytes() - before);
+  }
+  const WeightView& down = from.down;
+  const int64_t before = rows * dtype_size(down.dtype);
+  const int64_t stride = down.in * dtype_size(down.dtype);
+  wire.copy_rows(const_cast<std::byte*>(to.down.data) + before, down.data + before, down.out,
+                 stride - before, stride);
+}
+
+int64_t DeviceBank::rest_bytes(int64_t expert, int64_t rows) const {
+  const ExpertView& view = experts_->views()[static_cast<size_t>(expert)];
+  int64_t bytes = 0;
+  for (const auto matrix : kMatrices) bytes += (view.*matrix).bytes();
+  return bytes / view.gate.out * (view.gate.out - rows);
+}
+
 void DeviceBank::point(int64_t expert, int64_t block) {
   const ExpertView entry = view(expert, block);
   constexpr int64_t kInts = sizeof(ExpertView) / sizeof(int32_t);

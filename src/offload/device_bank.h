@@ -34,6 +34,11 @@ class DeviceBank {
 
   // Queues the copy of an expert's matrices into a block. expert: index in the store.
   void copy(int64_t expert, int64_t block);
+  // The same of what remains of the expert when the first `rows` of its intermediate width are
+  // left out, in [1, width): they are 0 there, so that computing all of it adds the rest's term.
+  void copy_rest(int64_t expert, int64_t block, int64_t rows);
+  // Bytes of that on the wire.
+  [[nodiscard]] int64_t rest_bytes(int64_t expert, int64_t rows) const;
   // Queued operations from now on find the expert in the block.
   void point(int64_t expert, int64_t block);
   // Both at once, at load: no queue, no wire.

@@ -18,6 +18,14 @@ int32_t* ints(const device::Buffer& buffer) {
   return reinterpret_cast<int32_t*>(buffer.data());
 }
 
+// Pieces that a missing expert can be cut into for CPU and wire, of at least some columns.
+constexpr int64_t kMostPieces = 32;
+constexpr int64_t kLeastColumns = 8;
+
+int64_t columns_of_piece(int64_t width) {
+  return std::max(kLeastColumns, width / kMostPieces / kLeastColumns * kLeastColumns);
+}
+
 // Of a layer's decisions.
 uint64_t tag_of(int64_t index) {
   return static_cast<uint64_t>(index) + 1;
@@ -230,13 +238,13 @@ bool DeviceExperts::serve(int64_t index, int64_t tokens, int64_t rows) {
   std::set_difference(wanted_.begin(), wanted_.end(), hits.begin(), hits.end(),
                       std::back_inserter(misses));
   misses_.push_back(static_cast<int64_t>(misses.size()));
-  const Split split = decide(index, misses);
   if (!streaming_) drop_stale(-1);
-  place(split.fetch);
-  tell(index, tokens, rows, hits, split.fetch);
+  const Split split = decide(index, misses);
+  place(split);
+  tell(index, tokens, rows, hits, split);
   counters_.policy_seconds += watch.seconds();
-  fetch(index, split.fetch);
-  compute_on_cpu(index, tokens, rows, split.cpu);
+  fetch(index, split);
+  compute_on_cpu(index, tokens, rows, split);
   return true;
 }
 
@@ -372,24 +380,50 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
     const int64_t e = expert - index * experts_.per_layer();
     described.push_back({expert, tokens_of_[static_cast<size_t>(e)], slots_.worth().of(expert)});
   }
-  // What finds no slot passes through the ring.
+  // What finds no slot passes through the ring, as a shared expert always does.
   const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
   const int64_t room = std::max<int64_t>(free, 0) + options_.ring;
+  const int64_t width = experts_.shape(index).gate.out;
+  const int64_t pieces = width / columns_of_piece(width);
   const bool left = streaming_ || wire_left_;
-  if (cpu_ != nullptr && !left && options_.forced_fetch < 0)
-    return split_misses(described, costs_, bank_.copied_bytes(), room);
-  Split split;
+  if (cpu_ != nullptr && !left && options_.forced_fetch < 0) {
+    return split_misses(described, costs_,
+                        {.bytes = bank_.copied_bytes(), .max_fetch = room, .pieces = pieces});
+  }
   const double share = cpu_ == nullptr ? 1 : left ? 0 : options_.forced_fetch;
-  const auto wished = static_cast<int64_t>(std::ceil(share * static_cast<double>(misses.size())));
-  const auto cut = misses.begin() + std::min(wished, room);
+  return split_by_share(misses, share, room, pieces);
+}
+
+// Exactly that share of the misses over the wire.
+Split DeviceExperts::split_by_share(const std::vector<int32_t>& misses, double share, int64_t room,
+                                    int64_t pieces) {
+  Split split;
+  const double wished = share * static_cast<double>(misses.size());
+  const auto whole = std::min(static_cast<int64_t>(wished), room);
+  const auto cut = misses.begin() + whole;
   split.fetch.assign(misses.begin(), cut);
   split.cpu.assign(cut, misses.end());
+  split.pieces_on_cpu =
+      std::llround((1 - (wished - static_cast<double>(whole))) * static_cast<double>(pieces));
+  if (split.cpu.empty() || whole == room || split.pieces_on_cpu < 1 ||
+      split.pieces_on_cpu >= pieces) {
+    split.pieces_on_cpu = 0;
+    return split;
+  }
+  split.shared = split.cpu.front();
+  split.cpu.erase(split.cpu.begin());
   return split;
 }
 
-void DeviceExperts::place(std::span<const int32_t> experts) {
+void DeviceExperts::place(const Split& split) {
   blocks_.clear();
-  for (const int32_t expert : experts) {
+  shared_block_ = -1;
+  // First: while a block of the ring is free.
+  if (split.shared >= 0) {
+    shared_block_ = options_.slots + take_block(split.shared);
+    passing_.push_back(split.shared);
+  }
+  for (const int32_t expert : split.fetch) {
     // Whatever was in the slot is done: the layer's routes came after its last use.
     int64_t block = slots_.begin_load(expert);
     if (block >= 0) {
@@ -405,24 +439,28 @@ void DeviceExperts::place(std::span<const int32_t> experts) {
 
 // What needs nothing more from the host is told first: the device may go on once it is told the
 // decisions.
-void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> now,
-                         std::span<const int32_t> later) {
+void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> hits,
+                         const Split& split) {
   using kernels::RouteDecision;
   constexpr int32_t kOnCpu = -2, kHere = -1;  // otherwise the block that the expert comes to
   std::fill(host_keep_.begin(), host_keep_.end(), kOnCpu);
   const int64_t first = index * experts_.per_layer();
-  for (const int32_t expert : now) host_keep_[static_cast<size_t>(expert - first)] = kHere;
-  for (size_t i = 0; i < later.size(); ++i)
-    host_keep_[static_cast<size_t>(later[i] - first)] = static_cast<int32_t>(blocks_[i]);
+  for (const int32_t expert : hits) host_keep_[static_cast<size_t>(expert - first)] = kHere;
+  for (size_t i = 0; i < split.fetch.size(); ++i)
+    host_keep_[static_cast<size_t>(split.fetch[i] - first)] = static_cast<int32_t>(blocks_[i]);
+  // Both sides compute a term of it.
+  const auto shared = static_cast<int32_t>(split.shared < 0 ? -1 : split.shared - first);
+  if (shared >= 0) host_keep_[static_cast<size_t>(shared)] = static_cast<int32_t>(shared_block_);
 
   const int32_t* ids = ints(host_ids_);
   int64_t on_cpu = 0;
   for (int64_t i = 0; i < tokens * top_k_; ++i) {
-    const bool cpu = ids[i] >= 0 && host_keep_[static_cast<size_t>(ids[i])] == kOnCpu;
+    const bool cpu =
+        ids[i] >= 0 && (ids[i] == shared || host_keep_[static_cast<size_t>(ids[i])] == kOnCpu);
     cpu_ids_[static_cast<size_t>(i)] = cpu ? ids[i] : -1;
     on_cpu += cpu ? 1 : 0;
   }
-  if (later.empty()) set(index, kFetched, 1);
+  if (split.fetch.empty() && shared < 0) set(index, kFetched, 1);
   if (on_cpu == 0) set(index, kSummed, kernels::RouteExchange::kNothing);
   auto* decisions = reinterpret_cast<uint64_t*>(decisions_.data());
   for (int64_t i = 0; i < rows * top_k_; ++i) {
@@ -437,24 +475,34 @@ void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<
   }
 }
 
-void DeviceExperts::fetch(int64_t index, std::span<const int32_t> experts) {
-  if (experts.empty()) return;
+void DeviceExperts::fetch(int64_t index, const Split& split) {
+  if (split.fetch.empty() && split.shared < 0) return;
   const Stopwatch watch;
   const Mark begin = wire_.copied();
-  for (size_t i = 0; i < experts.size(); ++i) bank_.copy(experts[i], blocks_[i]);
+  int64_t bytes = static_cast<int64_t>(split.fetch.size()) * bank_.copied_bytes();
+  for (size_t i = 0; i < split.fetch.size(); ++i) bank_.copy(split.fetch[i], blocks_[i]);
+  if (split.shared >= 0) {
+    const int64_t columns = columns_on_cpu(index, split);
+    bank_.copy_rest(split.shared, shared_block_, columns);
+    bytes += bank_.rest_bytes(split.shared, columns);
+    ++counters_.shared;
+  }
   const Mark end = wire_.copied();
   exchange_.signal_copied(word(index, kFetched));
-  const int64_t bytes = static_cast<int64_t>(experts.size()) * bank_.copied_bytes();
   in_flight_.push_back({begin, end, bytes, /*undisturbed=*/true});
-  counters_.fetched += static_cast<int64_t>(experts.size());
+  counters_.fetched += static_cast<int64_t>(split.fetch.size());
   counters_.wire_bytes += bytes;
   counters_.queueing_seconds += watch.seconds();
 }
 
+int64_t DeviceExperts::columns_on_cpu(int64_t index, const Split& split) const {
+  return split.pieces_on_cpu * columns_of_piece(experts_.shape(index).gate.out);
+}
+
 // The host has nothing else to do now: the next layer's routes need this sum.
 void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
-                                   std::span<const int32_t> experts) {
-  if (experts.empty()) return;
+                                   const Split& split) {
+  if (split.cpu.empty() && split.shared < 0) return;
   const Stopwatch watch;
   const int64_t hidden = options_.hidden;
   kernels::ExpertsParams params;
@@ -466,6 +514,9 @@ void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
   params.num_experts = experts_.per_layer();
   params.shape = experts_.shape(index);
   params.mixed = experts_.mixed(index);
+  if (split.shared >= 0)
+    params.part = {static_cast<int32_t>(split.shared - index * experts_.per_layer()),
+                   columns_on_cpu(index, split)};
   params.y = {host_y_.data(), DType::kF32, tokens, hidden, hidden};
   const auto row = static_cast<size_t>(hidden) * sizeof(float);
   std::memset(host_y_.data(), 0, static_cast<size_t>(tokens) * row);
@@ -474,14 +525,26 @@ void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
     std::memcpy(params.y.data + static_cast<size_t>(t) * row, params.y.row(tokens - 1), row);
   set(index, kSummed, kernels::RouteExchange::kThere);
 
-  std::vector<int64_t> loads;
-  for (const int32_t expert : experts)
-    loads.push_back(tokens_of_[static_cast<size_t>(expert - index * experts_.per_layer())]);
-  const double seconds = watch.seconds();
+  note_cpu(index, split, watch.seconds());
+}
+
+void DeviceExperts::note_cpu(int64_t index, const Split& split, double seconds) {
+  const auto tokens = [&](int32_t expert) {
+    return int64_t{tokens_of_[static_cast<size_t>(expert - index * experts_.per_layer())]};
+  };
+  std::vector<Costs::Load> loads;
+  for (const int32_t expert : split.cpu) loads.push_back({tokens(expert)});
+  double experts = static_cast<double>(split.cpu.size());
+  if (split.shared >= 0) {
+    const double share = static_cast<double>(columns_on_cpu(index, split)) /
+                         static_cast<double>(experts_.shape(index).gate.out);
+    loads.push_back({tokens(split.shared), share});
+    experts += share;
+  }
   costs_.saw_cpu(loads, seconds);
   counters_.cpu_seconds += seconds;
-  counters_.computed_on_cpu += static_cast<int64_t>(experts.size());
-  counters_.cpu_bytes += static_cast<int64_t>(experts.size()) * experts_.expert_bytes();
+  counters_.computed_on_cpu += static_cast<int64_t>(split.cpu.size());
+  counters_.cpu_bytes += std::llround(experts * static_cast<double>(experts_.expert_bytes()));
 }
 
 }  // namespace longshore::offload

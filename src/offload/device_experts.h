@@ -169,13 +169,17 @@ class DeviceExperts {
   void settle();  // everything queued before the layer has passed
   std::vector<int32_t> pin_hits(int64_t index, bool used);
   Split decide(int64_t index, const std::vector<int32_t>& misses);
-  // The experts find their blocks, and the device will.
-  void place(std::span<const int32_t> experts);
-  void tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> now,
-            std::span<const int32_t> later);
-  void fetch(int64_t index, std::span<const int32_t> experts);
-  void compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
-                      std::span<const int32_t> experts);
+  [[nodiscard]] static Split split_by_share(const std::vector<int32_t>& misses, double share,
+                                            int64_t room, int64_t pieces);
+  // What comes to the device finds its blocks, and the device will.
+  void place(const Split& split);
+  void tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> hits,
+            const Split& split);
+  void fetch(int64_t index, const Split& split);
+  void compute_on_cpu(int64_t index, int64_t tokens, int64_t rows, const Split& split);
+  // Of the shared expert.
+  [[nodiscard]] int64_t columns_on_cpu(int64_t index, const Split& split) const;
+  void note_cpu(int64_t index, const Split& split, double seconds);
   void compute_on_device(const Layer& layer, std::span<const int32_t> experts);
 
   // The ring: blocks [slots, slots + ring) of the bank.
@@ -229,7 +233,8 @@ class DeviceExperts {
   std::vector<int32_t> tokens_of_;  // [per_layer] tokens routed to each expert in this call
   std::vector<int32_t> wanted_;     // experts of the store that this call wants, ascending
   std::vector<int32_t> host_keep_;  // [per_layer] scratch
-  std::vector<int64_t> blocks_;     // of the experts that place() placed, scratch
+  std::vector<int64_t> blocks_;     // of the fetched experts that place() placed
+  int64_t shared_block_ = -1;       // of the shared one
   std::vector<int32_t> cpu_ids_;    // [decode_tokens, max_top_k] scratch
   std::vector<int32_t> pinned_;     // slots pinned by layers that may still run
   std::vector<int32_t> loading_;    // slots whose copies may still run

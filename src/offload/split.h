@@ -6,7 +6,9 @@
 //
 // A fetch costs the same for every expert, so for a given count f the best set is the f that cost
 // the CPU most; among equals those that are likeliest to be wanted again, as a fetched expert
-// stays. f is an integer: all of 0..m are tried.
+// stays. All f of 0..m are tried, and beside each one more expert that both sides share: its output
+// is a sum over its intermediate width, so either side computes a term of it. That helps most where
+// few are missing, and a single one would keep one side idle; the shared expert does not stay.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +28,18 @@ struct Miss {
 struct Split {
   std::vector<int32_t> fetch;  // in the order in which to fetch them
   std::vector<int32_t> cpu;    // the others
+  int32_t shared = -1;         // none
+  int64_t pieces_on_cpu = 0;   // of the shared one
   double seconds = 0;          // as predicted: max of both sides
 };
 
-// max_fetch: slots that can be had. bytes: of one expert.
-[[nodiscard]] Split split_misses(std::span<const Miss> misses, const Costs& costs, int64_t bytes,
-                                 int64_t max_fetch);
+struct SplitLimits {
+  int64_t bytes = 0;      // of one expert
+  int64_t max_fetch = 0;  // places that can be had, the shared one's included
+  int64_t pieces = 1;     // that an expert can be cut into; 1: none is shared
+};
+
+[[nodiscard]] Split split_misses(std::span<const Miss> misses, const Costs& costs,
+                                 const SplitLimits& limits);
 
 }  // namespace longshore::offload

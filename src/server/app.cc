@@ -9,6 +9,7 @@
 #include "server/anthropic/errors.h"
 #include "server/anthropic/messages.h"
 #include "server/endpoints.h"
+#include "server/expert_metrics.h"
 #include "server/json_body.h"
 #include "server/openai/chat.h"
 #include "server/openai/completions.h"
@@ -216,7 +217,10 @@ HttpResponse App::get(const HttpRequest& request) const {
   if (request.path == "/metrics") {
     HttpResponse response;
     response.content_type = Metrics::kContentType;
-    response.body = metrics_.render(sources_.engine(), facts_of(loaded_));
+    response.body = metrics_.render(sources_.engine(), facts_of(loaded_)) +
+                    expert_metrics(options_.api.served_model, sources_.experts(),
+                                   loaded_.model->experts().experts().per_layer(),
+                                   loaded_.checkpoint->config().first_k_dense);
     return response;
   }
   if (request.path == "/v1/offload")

@@ -228,6 +228,7 @@ std::string offload_report(const session::LoadedModel& loaded, const ApiOptions&
                          {"hits", c.hits},
                          {"fetched", c.fetched},
                          {"computed_on_cpu", c.computed_on_cpu},
+                         {"shared", c.shared},
                          {"prefetched", c.prefetched},
                          {"prefetched_unused", c.prefetched_unused},
                          {"wire_bytes", c.wire_bytes},

@@ -5,11 +5,7 @@
 #include <mutex>
 #include <sstream>
 
-#include <prometheus/counter.h>
-#include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
-#include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
+#include "server/registrar.h"
 
 namespace longshore::server {
 namespace {
@@ -17,8 +13,7 @@ namespace {
 using prometheus::Counter;
 using prometheus::Gauge;
 using prometheus::Histogram;
-using Labels = std::map<std::string, std::string>;
-using Buckets = Histogram::BucketBoundaries;
+using Buckets = Registrar::Buckets;
 using Clock = std::chrono::steady_clock;
 
 const Buckets kFirstToken = {.1, .2, .4, .6, .8, 1, 2, 4, 6, 8, 10, 20, 40, 60, 80, 100, 200, 400};
@@ -33,46 +28,6 @@ double seconds(Clock::duration duration) {
 double as_double(int64_t value) {
   return static_cast<double>(value);
 }
-
-// The registry with this server's label on everything.
-class Registrar {
- public:
-  explicit Registrar(const std::string& model_name) : labels_{{"model_name", model_name}} {}
-
-  Gauge& gauge(const char* name, const char* help, const Labels& more = {}) {
-    return prometheus::BuildGauge().Name(full(name)).Help(help).Register(registry_).Add(with(more));
-  }
-  Counter& counter(const char* name, const char* help, const Labels& more = {}) {
-    return prometheus::BuildCounter()
-        .Name(full(name))
-        .Help(help)
-        .Register(registry_)
-        .Add(with(more));
-  }
-  Histogram& histogram(const char* name, const char* help, const Buckets& buckets,
-                       const Labels& more = {}) {
-    return prometheus::BuildHistogram()
-        .Name(full(name))
-        .Help(help)
-        .Register(registry_)
-        .Add(with(more), buckets);
-  }
-  [[nodiscard]] std::string render() const {
-    return prometheus::TextSerializer().Serialize(registry_.Collect());
-  }
-
- private:
-  static std::string full(const char* name) { return std::string("longshore:") + name; }
-  [[nodiscard]] Labels with(const Labels& more) const {
-    Labels all = labels_;
-    all.insert(more.begin(), more.end());
-    return all;
-  }
-
-  // Merge: a family is asked for once per set of labels.
-  prometheus::Registry registry_{prometheus::Registry::InsertBehavior::Merge};
-  Labels labels_;
-};
 
 constexpr const char* kTtftHelp = "Seconds from the arrival of a request to its first token.";
 constexpr const char* kE2eHelp = "Seconds from the arrival of a request to its last token.";

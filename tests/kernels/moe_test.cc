@@ -129,13 +129,14 @@ class Experts : public BackendTest {
 
   static void add_expected(const MoeCase& c, const Stack& stack, const Matrix& x,
                            const std::vector<int32_t>& ids, const std::vector<float>& weights,
-                           Doubles& y) {
+                           const ExpertPart& part, Doubles& y) {
     for (int64_t r = 0; r < c.tokens * c.top_k; ++r) {
       const int32_t e = ids[static_cast<size_t>(r)];
       if (e < 0) continue;
       const Weight* w = &stack.weights[static_cast<size_t>(3 * e)];
       Doubles hidden;
-      for (int64_t o = 0; o < c.intermediate; ++o) {
+      const int64_t width = e == part.expert ? part.rows : c.intermediate;
+      for (int64_t o = 0; o < width; ++o) {
         double gate = 0;
         double up = 0;
         for (int64_t i = 0; i < c.hidden; ++i) {
@@ -146,7 +147,7 @@ class Experts : public BackendTest {
       }
       for (int64_t o = 0; o < c.hidden; ++o) {
         double sum = 0;
-        for (int64_t i = 0; i < c.intermediate; ++i) {
+        for (int64_t i = 0; i < width; ++i) {
           sum += w[2].at(o, i) * hidden[static_cast<size_t>(i)];
         }
         y[static_cast<size_t>(r / c.top_k * c.hidden + o)] += weights[static_cast<size_t>(r)] * sum;
@@ -154,7 +155,8 @@ class Experts : public BackendTest {
     }
   }
 
-  void check(const MoeCase& c, const std::vector<DType>& dtypes, int block = 128) {
+  void check(const MoeCase& c, const std::vector<DType>& dtypes, int block = 128,
+             const ExpertPart& part = {}) {
     const Stack stack = make_experts(c, dtypes, block);
     Matrix x = Matrix::random(random, act(), c.tokens, c.hidden);
     Matrix y = Matrix::random(random, DType::kF32, c.tokens, c.hidden);
@@ -168,7 +170,7 @@ class Experts : public BackendTest {
       if (c.skip) ids[ids.size() - 1 - static_cast<size_t>(random.below(c.top_k))] = -1;
     }
     Doubles expected = y.values();
-    add_expected(c, stack, x, ids, weights, expected);
+    add_expected(c, stack, x, ids, weights, part, expected);
     Matrix alone = y;
     const Matrix before = y;
     ExpertsParams params{.x = x.view(),
@@ -179,6 +181,7 @@ class Experts : public BackendTest {
                          .num_experts = c.experts,
                          .shape = shape_of(stack.views[0]),
                          .mixed = dtypes.size() > 1,
+                         .part = part,
                          .y = y.view()};
     backend->experts(params);
     // Production rounds the intermediate to bf16.
@@ -222,6 +225,18 @@ TEST_P(Experts, MayDifferInDtypeAndHaveRaggedBlocks) {
 TEST_P(Experts, SkipRoutesThatAreComputedElsewhere) {
   check({1, 96, 40, 4, 1, true}, {DType::kBF16});
   check({11, 96, 40, 6, 3, true}, {DType::kF8E4M3});
+}
+
+TEST_P(Experts, MayComputeAPartOfOne) {
+  if (is_cuda()) GTEST_SKIP() << "a device computes whole experts";
+  for (const int64_t rows : {1, 8, 40, 64, 100, 128}) {
+    check({1, 96, 128, 1, 1, false}, {DType::kF8E4M3}, 128, {0, rows});
+    check({1, 96, 128, 8, 8, false}, {DType::kF8E4M3}, 128, {3, rows});
+    check({5, 96, 128, 4, 3, false}, {DType::kBF16}, 128, {1, rows});
+    check({40, 64, 128, 3, 2, true}, {DType::kF8E4M3}, 128, {2, rows});
+    check({13, 96, 130, 8, 3, false}, {DType::kF8E4M3, DType::kBF16, DType::kF32, DType::kF16}, 40,
+          {4, rows});
+  }
 }
 
 TEST(Reference, ExpertsOfATokenAreIndependentOfItsBatch) {

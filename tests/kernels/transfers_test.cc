@@ -62,6 +62,31 @@ TEST_F(Wire, CopiesPinnedMemoryAndCopiesOutAgain) {
   wire->unpin(host.data());
 }
 
+TEST_F(Wire, ClearsAndCopiesColumnsInTheOrderOfTheQueue) {
+  constexpr int64_t kRows = 300;
+  constexpr int64_t kStride = 2048;
+  constexpr int64_t kFirst = 700;  // column
+  constexpr int64_t kBytes = kRows * kStride;
+  const device::Buffer host = allocate(device::host_memory(), kBytes);
+  std::mt19937 random(3);
+  for (int64_t i = 0; i < kBytes; ++i) host.data()[i] = static_cast<std::byte>(random());
+  ASSERT_TRUE(wire->pin(host.data(), host.bytes()));
+  const device::Buffer on_device = allocate(backend->memory(), kBytes);
+  const device::Buffer mapped = allocate(wire->mapped(), kBytes);
+  wire->copy(on_device.data(), host.data(), kBytes);
+  wire->clear(on_device.data(), kBytes - kStride);
+  wire->copy_rows(on_device.data() + kFirst, host.data() + kFirst, kRows - 1, kStride - kFirst,
+                  kStride);
+  wire->compute_waits_for(wire->copied());
+  backend->copy_out(on_device.data(), kBytes, mapped.data());
+  wait(wire->computed());
+  for (int64_t i = 0; i < kBytes; ++i) {
+    const bool cleared = i / kStride < kRows - 1 && i % kStride < kFirst;
+    ASSERT_EQ(mapped.data()[i], cleared ? std::byte{0} : host.data()[i]) << i;
+  }
+  wire->unpin(host.data());
+}
+
 TEST_F(Wire, CopiesOddBytesOut) {
   const device::Buffer on_device = allocate(backend->memory(), 256);
   const device::Buffer mapped = allocate(wire->mapped(), 256);

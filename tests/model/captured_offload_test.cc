@@ -53,7 +53,7 @@ TestModel make(const std::string& dir, const Setting& setting, const std::string
 
 void expect_conserved(const model::Model& model) {
   const ExpertCounters& c = model.experts().counters();
-  EXPECT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu);
+  EXPECT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu + c.shared);
   model.experts().device()->slots().check_conservation(/*idle=*/true);
 }
 
@@ -105,6 +105,11 @@ TEST_P(CapturedOffload, GivesTheResidentModelsNumbers) {
   if (setting.forced_fetch >= 0) {
     EXPECT_EQ(c.hits, p.hits);
     EXPECT_EQ(c.fetched, p.fetched);
+    EXPECT_EQ(c.shared, p.shared);
+  }
+  if (setting.forced_fetch > 0 && setting.forced_fetch < 1) {
+    EXPECT_GT(c.shared, 0) << "experts shared by CPU and wire";
+    EXPECT_GT(quick.fake->transfers()->copies_of_rows, 0);
   }
 }
 

@@ -250,7 +250,7 @@ void FakeDevice::add_when(const kernels::AddParams& p, const int32_t* word) {
 
 void FakeDevice::signal_copied(int32_t* word) {
   LS_CHECK(!memory_.contains(word));
-  transfers_.pending_.push_back({nullptr, nullptr, 0, word});
+  transfers_.pending_.push_back({.to = nullptr, .host = nullptr, .bytes = 0, .word = word});
 }
 
 void FakeDevice::begin_capture() {
@@ -484,21 +484,37 @@ void FakeTransfers::unpin(const std::byte* data) {
   pins_.erase(found);
 }
 
-void FakeTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
-  device_.check_inside(to, "a copy's target");
-  LS_CHECK(!device_.memory_.contains(host));
-  if (++copies == fail_copy_at)
-    device_.fault_ = Error{ErrorKind::kDevice, "a copy on the fake device: told to fail"};
-  copied_bytes += bytes;
-  if (on_copy) on_copy();
-  if (const auto use = last_use_.find(to); use != last_use_.end()) {
+void FakeTransfers::queue(const Pending& work) {
+  device_.check_inside(work.to, "a copy's target");
+  if (const auto use = last_use_.find(work.to); use != last_use_.end()) {
     LS_CHECK_MSG(use->second <= operations_seen_,
                  "a copy over what operation {} reads, and it came after {} only", use->second,
                  operations_seen_);
   }
   const FakeMemory::Access access(device_.memory_);
-  std::memset(to, 0xFF, static_cast<size_t>(bytes));
-  pending_.push_back({to, host, bytes});
+  for (int64_t r = 0; r < work.rows; ++r)
+    std::memset(work.to + r * work.stride, 0xFF, static_cast<size_t>(work.bytes));
+  pending_.push_back(work);
+}
+
+void FakeTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
+  copy_rows(to, host, 1, bytes, bytes);
+  --copies_of_rows;
+}
+
+void FakeTransfers::copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
+                              int64_t stride) {
+  LS_CHECK(host != nullptr && !device_.memory_.contains(host) && width <= stride);
+  if (++copies == fail_copy_at)
+    device_.fault_ = Error{ErrorKind::kDevice, "a copy on the fake device: told to fail"};
+  copied_bytes += rows * width;
+  ++copies_of_rows;
+  if (on_copy) on_copy();
+  queue({to, host, width, rows, stride});
+}
+
+void FakeTransfers::clear(std::byte* to, int64_t bytes) {
+  queue({to, nullptr, bytes});
 }
 
 void FakeTransfers::run_copies(int64_t until) {
@@ -509,8 +525,16 @@ void FakeTransfers::run_copies(int64_t until) {
     if (copy.word != nullptr) {
       // After a fault nothing is written: nobody may rely on it.
       if (!device_.fault_) *copy.word = 1;
-    } else if (!device_.fault_)
-      std::memcpy(copy.to, copy.host, static_cast<size_t>(copy.bytes));
+      continue;
+    }
+    for (int64_t r = 0; r < copy.rows && !device_.fault_; ++r) {
+      std::byte* to = copy.to + r * copy.stride;
+      if (copy.host == nullptr) {
+        std::memset(to, 0, static_cast<size_t>(copy.bytes));
+      } else {
+        std::memcpy(to, copy.host + r * copy.stride, static_cast<size_t>(copy.bytes));
+      }
+    }
   }
 }
 

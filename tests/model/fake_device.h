@@ -86,6 +86,9 @@ class FakeTransfers final : public device::Transfers {
   void unpin(const std::byte* data) override;
   [[nodiscard]] device::Memory& mapped() override { return device::host_memory(); }
   void copy(std::byte* to, const std::byte* host, int64_t bytes) override;
+  void copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
+                 int64_t stride) override;
+  void clear(std::byte* to, int64_t bytes) override;
   [[nodiscard]] Mark copied() override;
   [[nodiscard]] Mark computed() override;
   void compute_waits_for(Mark copied) override;
@@ -97,18 +100,23 @@ class FakeTransfers final : public device::Transfers {
   int64_t pinned_bytes = 0;
   int64_t copies = 0;
   int64_t copied_bytes = 0;
+  int64_t copies_of_rows = 0;     // of the copies
   int64_t fail_copy_at = -1;      // the copy of that number, and all work after it
   std::function<void()> on_copy;  // as each is queued
 
  private:
   friend class FakeDevice;
-  // A copy, or a word to be written behind those before it.
+  // A copy, zeros if host is null, or a word to be written behind those before it.
   struct Pending {
     std::byte* to;
     const std::byte* host;
-    int64_t bytes;
+    int64_t bytes;  // of a row
+    int64_t rows = 1;
+    int64_t stride = 0;
     int32_t* word = nullptr;
   };
+  // NaN stands there until it runs.
+  void queue(const Pending& work);
   struct Point {
     bool of_copies;
     int64_t before;  // copies or operations queued before it

@@ -56,7 +56,7 @@ StoreOptions options_for(const std::string& dir, double share) {
 void expect_conserved(const model::Model& model) {
   const offload::ExpertStore& store = model.experts();
   const ExpertCounters& c = store.counters();
-  EXPECT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu);
+  EXPECT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu + c.shared);
   if (store.device() != nullptr) store.device()->slots().check_conservation(/*idle=*/true);
 }
 

@@ -307,9 +307,16 @@ TEST_F(Http, ShowsModelsMetricsOffloadAndAFrontPage) {
         "longshore:step_tokens_total{kind=\"decode\",model_name=\"glm-nano\"} 4",
         "longshore:kv_pages{model_name=\"glm-nano\",state=\"used\"} 0",
         "longshore:max_running_requests{model_name=\"glm-nano\"} 16",
-        "longshore:num_running_reqs{model_name=\"glm-nano\"} 0"}) {
+        "longshore:num_running_reqs{model_name=\"glm-nano\"} 0",
+        "longshore:expert_lookups_total{model_name=\"glm-nano\",placement=\"fetched\"} 0",
+        "longshore:expert_handshakes_total{model_name=\"glm-nano\"} 0"}) {
     EXPECT_NE(metrics.body.find(line), std::string::npos) << line;
   }
+  const auto routed = offload["counters"]["routed_experts"].get<int64_t>();
+  EXPECT_THAT(
+      metrics.body,
+      HasSubstr("longshore:expert_lookups_total{model_name=\"glm-nano\",placement=\"cpu\"} " +
+                std::to_string(routed)));
   EXPECT_NE(ask(get("/")).body.find("/v1/chat/completions"), std::string::npos);
 }
 

@@ -84,6 +84,19 @@ void CudaTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
       "copying an expert");
 }
 
+void CudaTransfers::copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
+                              int64_t stride) {
+  const auto pitch = static_cast<size_t>(stride);
+  context_.check(cudaMemcpy2DAsync(to, pitch, host, pitch, static_cast<size_t>(width),
+                                   static_cast<size_t>(rows), cudaMemcpyHostToDevice, stream_),
+                 "copying a part of an expert");
+}
+
+void CudaTransfers::clear(std::byte* to, int64_t bytes) {
+  context_.check(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream_),
+                 "clearing an expert's place");
+}
+
 void CudaTransfers::signal(int32_t* word) {
   if (write_word(context_, stream_, word, 1)) return;
   // The context has the fault; what waits goes on.

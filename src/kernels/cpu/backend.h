@@ -106,7 +106,8 @@ class CpuBackend final : public Backend {
   void plan_experts(const ExpertsParams& params, int32_t begin, int32_t end, bool down,
                     int64_t row_begin, int64_t row_end);
   [[nodiscard]] int64_t plan_panels(const ExpertsParams& params, int32_t expert, bool down);
-  void plan_rows(int32_t expert, int64_t panel, bool down, int64_t row_begin, int64_t row_end);
+  void plan_rows(const ExpertsParams& params, int32_t expert, int64_t panel, bool down,
+                 int64_t row_begin, int64_t row_end);
   [[nodiscard]] int32_t expert_slab(const ExpertsParams& params, int32_t begin) const;
   void expert_hidden(const ExpertsParams& params, uint16_t* hidden, int64_t width);
   void expert_hidden_slab(const ExpertsParams& params, uint16_t* hidden, int64_t width);

@@ -12,6 +12,14 @@ constexpr int64_t kRoutedBytes =
 constexpr int64_t kSumColumns = 1024;
 constexpr int64_t kPanelMemory = int64_t{128} << 20;  // of the experts' packed inputs at a time
 
+// Products with the first `in` inputs only. What comes after such rows does not lie behind them.
+void shorten(Tile* tiles, int64_t count, int64_t in) {
+  for (int64_t i = 0; i < count; ++i) {
+    tiles[i].in = in;
+    tiles[i].next = nullptr;
+  }
+}
+
 }  // namespace
 
 void CpuBackend::router(const RouterParams& p) {
@@ -48,7 +56,7 @@ void CpuBackend::plan_experts(const ExpertsParams& p, int32_t begin, int32_t end
     const int64_t first = std::max(row_bound(shape.out, node, pool_.nodes()), row_begin);
     const int64_t last = std::min(row_bound(shape.out, node + 1, pool_.nodes()), row_end);
     for (int32_t e = begin; e < end && first < last; ++e) {
-      plan_rows(e, expert_panels_[static_cast<size_t>(e - begin)], down, first, last);
+      plan_rows(p, e, expert_panels_[static_cast<size_t>(e - begin)], down, first, last);
     }
     item_bounds_.push_back(static_cast<int64_t>(items_.size()));
   }
@@ -71,11 +79,12 @@ int64_t CpuBackend::plan_panels(const ExpertsParams& p, int32_t e, bool down) {
   return panel;
 }
 
-void CpuBackend::plan_rows(int32_t e, int64_t panel, bool down, int64_t row_begin,
-                           int64_t row_end) {
+void CpuBackend::plan_rows(const ExpertsParams& p, int32_t e, int64_t panel, bool down,
+                           int64_t row_begin, int64_t row_end) {
   const int64_t start = expert_start_[static_cast<size_t>(e)];
   const int64_t routes = expert_start_[static_cast<size_t>(e) + 1] - start;
   if (routes == 0) return;
+  if (e == p.part.expert && !down) row_end = std::min(row_end, p.part.rows);
   const bool panels = panel >= 0;
   int64_t height = panels ? kTileRows : tile_rows(routes);
   // Gate and up share a product.
@@ -118,6 +127,11 @@ void CpuBackend::expert_hidden(const ExpertsParams& p, uint16_t* hidden, int64_t
     expert_hidden_slab(p, hidden, width);
     begin = end;
   }
+  if (p.part.expert < 0) return;
+  // Products read whole words: behind the part's last column stands 0.
+  const auto e = static_cast<size_t>(p.part.expert);
+  for (int64_t i = expert_start_[e]; i < expert_start_[e + 1]; ++i)
+    std::fill(hidden + i * width + p.part.rows, hidden + (i + 1) * width, 0);
 }
 
 void CpuBackend::expert_hidden_slab(const ExpertsParams& p, uint16_t* hidden, int64_t width) {
@@ -216,6 +230,7 @@ void CpuBackend::expert_down(const ExpertsParams& p, float* routed, int64_t colu
           }
           Tile tiles[kMostTiles];
           const int64_t number = weight_tiles(down, item.row, item.rows, next, tiles);
+          if (item.expert == p.part.expert) shorten(tiles, number, p.part.rows);
           const int64_t panels = ceil_div(item.count, kPanelInputs);
           const int64_t room = item.panel >= 0 ? panels * kPanelInputs : item.count;
           auto* out = worker.tile.get_as<float>(number * room * kTileRows);

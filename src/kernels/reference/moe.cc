@@ -18,13 +18,13 @@ Floats make(int64_t n) {
 
 constexpr int64_t kRowGrain = 8;
 
-// hidden[i] = silu(gate x_i) * up x_i for the tokens x [count, in] fp32; hidden [count,
-// intermediate].
+// hidden[i] = silu(gate x_i) * up x_i for the tokens x [count, in] fp32 and the first `rows` rows;
+// hidden [count, intermediate].
 void gate_up(ThreadPool& pool, const ExpertView& expert, const Floats& x, int64_t count,
-             Floats& hidden) {
+             int64_t rows, Floats& hidden) {
   const int64_t in = expert.gate.in;
   const int64_t width = expert.gate.out;
-  pool.parallel_for(width, kRowGrain, [&](int64_t begin, int64_t end, int) {
+  pool.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
     Floats gate = make(in);
     Floats up = make(in);
     for (int64_t o = begin; o < end; ++o) {
@@ -78,8 +78,10 @@ void ReferenceBackend::experts(const ExpertsParams& p) {
       const int64_t token = routes[e][static_cast<size_t>(i)] / p.top_k;
       scalar::to_float(p.x.row(token), p.x.dtype, width, x.data() + i * width);
     }
+    // What is not computed of a part is 0 and adds nothing.
     Floats hidden = make(count * p.shape.gate.out);
-    gate_up(pool_, p.experts[e], x, count, hidden);
+    const bool part = static_cast<int32_t>(e) == p.part.expert;
+    gate_up(pool_, p.experts[e], x, count, part ? p.part.rows : p.shape.gate.out, hidden);
     down(pool_, p.experts[e].down, hidden, routes[e], routed);
   }
   for (int64_t r = 0; r < route_count; ++r) {
