@@ -74,7 +74,7 @@ TEST(Usage, FlagsAndArgumentsAreRefusedByName) {
       {{"generate", kNano, "-p", "x", "--precision", "fp4"}, "--precision fp4"},
       {{"generate", kNano, "-p", "x", "--kv-cache-dtype", "fp8_e5m2"}, "--kv-cache-dtype fp8_e5m2"},
       {{"plan", kNano, "--kv-cache-dtype", "fp4_e2m1"}, "--kv-cache-dtype fp4_e2m1"},
-      {{"eval", kNano, kTasks, "--kv-cache-dtype", "int4"}, "--kv-cache-dtype int4"},
+      {{"bench", "decode", kNano, "--kv-cache-dtype", "int4"}, "--kv-cache-dtype int4"},
       {{"generate", kNano, "-p", "x", "--threads", "many"}, "--threads"},
       {{"generate", kNano, "-p", "x", "--top-p", "0"}, "top_p is 0"},
       {{"generate", kNano, "-p", "x", "--context-length", "9000"}, "--context-length 9000"},

@@ -57,16 +57,14 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_mla_kernel(const Split spl
   for (int tile = begin; tile < end; ++tile) {
     const int stage = (tile - begin) % kStages;
     latents.await();
-    fence_for_wgmma();
     __syncthreads();
     block.multiply_queries(stage, logits, [&] { latents.while_keys_multiply(stage); });
     const float2 shrink = block.soften(logits, scale, count - tile * kTile, running);
-    latents.before_values();
 #pragma unroll
     for (int i = 0; i < kOwnColumns / 2; ++i) output[i] *= i % 4 < 2 ? shrink.x : shrink.y;
     fence_for_wgmma();
     __syncthreads();
-    block.multiply_values(stage, output);
+    block.multiply_values(stage, output, [&] { latents.while_values_multiply(stage); });
     latents.after_values(stage);
   }
   cp_async_wait<0>();

@@ -165,8 +165,11 @@ struct Block {
     return {shrink[0], shrink[1]};
   }
 
-  // output [64, 256] += probabilities [64, 64] times this warpgroup's columns of the values.
-  __device__ void multiply_values(int stage, float (&output)[kOwnColumns / 2]) const {
+  // output [64, 256] += probabilities [64, 64] times this warpgroup's columns of the values;
+  // meanwhile() as above.
+  template <typename Meanwhile>
+  __device__ void multiply_values(int stage, float (&output)[kOwnColumns / 2],
+                                  Meanwhile meanwhile) const {
     const uint64_t a = tile_descriptor(shared_address(probabilities), 0, 1024);
     const uint64_t b = tile_descriptor(latents + stage * kTileBytes + group * 4 * kColumnBytes,
                                        kColumnBytes, 1024);
@@ -176,6 +179,7 @@ struct Block {
       wgmma_bf16_mn(output, advanced(a, step * 32), advanced(b, step * 16 * 128), true);
     }
     wgmma_commit();
+    meanwhile();
     wgmma_wait<0>(output);
   }
 

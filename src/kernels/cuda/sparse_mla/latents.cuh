@@ -71,9 +71,12 @@ class Bf16Latents {
 
   // This thread's part of the tile at hand is in shared memory (and the queries, if the block
   // copied those before).
-  __device__ void await() { cp_async_wait<kStages - 1>(); }
+  __device__ void await() {
+    cp_async_wait<kStages - 1>();
+    fence_for_wgmma();
+  }
   __device__ void while_keys_multiply(int) {}
-  __device__ void before_values() {}
+  __device__ void while_values_multiply(int) {}
   __device__ void after_values(int stage) {
     __syncthreads();
     start(stage);
@@ -104,37 +107,47 @@ class Bf16Latents {
 };
 
 // Four FP8 codes times a power of two as four bf16, exactly. Exponent and mantissa of a code move
-// to where bf16 has them, which leaves out a factor of 2^120.
+// to where bf16 has them, which leaves out a factor of 2^120; the sign moves on by four bits.
 __device__ __forceinline__ uint2 widen_codes(uint32_t codes, __nv_bfloat162 scale) {
   const __nv_bfloat162 bias = __floats2bfloat162_rn(0x1p120f, 0x1p120f);
-  const auto widen = [&](uint32_t high_bytes) {
-    const uint32_t bits = (high_bytes & 0x80008000u) | (high_bytes >> 4 & 0x07f007f0u);
+  const auto widen = [&](uint32_t low_bytes) {
+    const uint32_t moved = low_bytes * 16;  // products: the units for shifts are busy
+    const uint32_t bits = moved + (moved & 0x08000800u) * 15;
     const __nv_bfloat162 pair =
         __hmul2(__hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), bias), scale);
     return *reinterpret_cast<const uint32_t*>(&pair);
   };
-  return {widen(__byte_perm(codes, 0, 0x1404)), widen(__byte_perm(codes, 0, 0x3424))};
+  return {widen(__byte_perm(codes, 0, 0x4140)), widen(__byte_perm(codes, 0, 0x4342))};
 }
 
+// A thread's two rows of the next tile wait in registers. The first is widened while the keys are
+// multiplied, the second while the values are, and each is followed by reading its successor.
 class Fp8Latents {
  public:
   __device__ Fp8Latents(const SparseMlaParams& p, int64_t t, int count, int first, int end,
                         uint32_t shared)
-      : chosen_(p, t, count, first),
-        data_(p.cache.data),
-        shared_(shared),
-        left_(end - first),
-        loaded_(false) {
-    load();
-    store(0);
-    load();
+      : chosen_(p, t, count, first), data_(p.cache.data), shared_(shared), left_(end - first) {
+    load<0>();
+    load<1>();
+    store<0>(0);
+    store<1>(0);
+    load<0>();
+    load<1>();
+    cp_async_wait<0>();  // the queries
+    fence_for_wgmma();
   }
 
-  __device__ void await() { cp_async_wait<0>(); }  // the queries
+  __device__ void await() {}
   // The other stage's products are done: all have passed a barrier since.
-  __device__ void while_keys_multiply(int stage) { store((stage + 1) % kStages); }
-  __device__ void before_values() { load(); }
-  __device__ void after_values(int) {}
+  __device__ void while_keys_multiply(int stage) {
+    store<0>((stage + 1) % kStages);
+    load<0>();
+  }
+  __device__ void while_values_multiply(int stage) {
+    store<1>((stage + 1) % kStages);
+    load<1>();
+  }
+  __device__ void after_values(int) { fence_for_wgmma(); }
 
  private:
   static constexpr int kTokenBytes =
@@ -142,6 +155,7 @@ class Fp8Latents {
   static constexpr int kScalesAt = static_cast<int>(LatentCacheView::scales_at(kLora));
   static constexpr int kRopeAt = static_cast<int>(LatentCacheView::rope_at(kLora));
   static constexpr int kGroups = kLora / kLatentGroup;
+  static_assert(Mover::kRows == 2);
   static_assert(kGroups == 4 && kLatentGroup == 8 * 16);  // 8 threads of a row, 16 codes each
 
   __device__ static uint4 load_16(const std::byte* from) {
@@ -157,58 +171,54 @@ class Fp8Latents {
                  : "memory");
   }
 
-  // Starts reading the next tile, if there is one.
+  // Starts reading row kRow of the next tile, if there is one.
+  template <int kRow>
   __device__ void load() {
-    loaded_ = left_-- > 0;
-    if (!loaded_) return;
+    if (kRow == 0) --left_;
+    loaded_[kRow] = left_ >= 0;
+    if (!loaded_[kRow]) return;
+    const std::byte* token = data_ + chosen_.token(kRow) * kTokenBytes;
+    scales_[kRow] = load_16(token + kScalesAt);
 #pragma unroll
-    for (int r = 0; r < Mover::kRows; ++r) {
-      const std::byte* token = data_ + chosen_.token(r) * kTokenBytes;
-      scales_[r] = load_16(token + kScalesAt);
-#pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-        codes_[r][group] = load_16(token + group * kLatentGroup + chosen_.mover().piece * 16);
-      }
-      rope_[r] = load_16(token + kRopeAt + chosen_.mover().piece * 16);
+    for (int group = 0; group < kGroups; ++group) {
+      codes_[kRow][group] = load_16(token + group * kLatentGroup + chosen_.mover().piece * 16);
     }
-    chosen_.advance();
+    rope_[kRow] = load_16(token + kRopeAt + chosen_.mover().piece * 16);
+    if (kRow == 1) chosen_.advance();
   }
 
   // Widens what was read. A thread's 16 codes become two neighbouring pieces of 16 bytes; half of
   // the threads write the second first, so that the 8 of a row never meet in a bank.
+  template <int kRow>
   __device__ void store(int stage) {
-    if (!loaded_) return;
+    if (!loaded_[kRow]) return;
     const Mover& mover = chosen_.mover();
     const int swapped = mover.piece / 4;
     const int piece = mover.piece % 4 * 2;
-    const uint32_t base = shared_ + stage * kTileBytes;
+    const uint32_t base = shared_ + stage * kTileBytes + kRow * 32 * 128;
     const uint32_t to = base + swapped * kColumnBytes;
     const uint32_t first = to + swizzled(mover.row, piece + swapped);
     const uint32_t second = to + swizzled(mover.row, piece + 1 - swapped);
 #pragma unroll
-    for (int r = 0; r < Mover::kRows; ++r) {
-#pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-        const uint4& codes = codes_[r][group];
-        const float exact = __uint_as_float(word(scales_[r], group));
-        const __nv_bfloat162 scale = __floats2bfloat162_rn(exact, exact);
-        const int at = r * 32 * 128 + group * 2 * kColumnBytes;
-        const uint2 ahead = swapped != 0 ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
-        const uint2 behind = swapped != 0 ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
-        store_16(first + at, widen_codes(ahead.x, scale), widen_codes(ahead.y, scale));
-        store_16(second + at, widen_codes(behind.x, scale), widen_codes(behind.y, scale));
-      }
-      store_16(
-          base + (kColumns - 1) * kColumnBytes + swizzled(mover.row, mover.piece) + r * 32 * 128,
-          {rope_[r].x, rope_[r].y}, {rope_[r].z, rope_[r].w});
+    for (int group = 0; group < kGroups; ++group) {
+      const uint4& codes = codes_[kRow][group];
+      const float exact = __uint_as_float(word(scales_[kRow], group));
+      const __nv_bfloat162 scale = __floats2bfloat162_rn(exact, exact);
+      const int at = group * 2 * kColumnBytes;
+      const uint2 ahead = swapped != 0 ? uint2{codes.z, codes.w} : uint2{codes.x, codes.y};
+      const uint2 behind = swapped != 0 ? uint2{codes.x, codes.y} : uint2{codes.z, codes.w};
+      store_16(first + at, widen_codes(ahead.x, scale), widen_codes(ahead.y, scale));
+      store_16(second + at, widen_codes(behind.x, scale), widen_codes(behind.y, scale));
     }
+    store_16(base + (kColumns - 1) * kColumnBytes + swizzled(mover.row, mover.piece),
+             {rope_[kRow].x, rope_[kRow].y}, {rope_[kRow].z, rope_[kRow].w});
   }
 
   Chosen chosen_;
   const std::byte* data_;
   uint32_t shared_;
-  int left_;     // tiles not read
-  bool loaded_;  // a tile is in the registers
+  int left_;        // tiles not read
+  bool loaded_[2];  // a row of a tile is in the registers
   uint4 codes_[Mover::kRows][kGroups];
   uint4 scales_[Mover::kRows];  // fp32
   uint4 rope_[Mover::kRows];
