@@ -50,7 +50,7 @@ struct ModelFlags {
 
 constexpr const char* kKvCacheHelp =
     "latents of the cache: auto (what the backend computes with: bf16, fp32 with --precision "
-    "reference), bf16, or fp8_e4m3: 656 bytes a token and layer instead of 1152";
+    "reference), bf16, or fp8_e4m3: at GLM-5.1's sizes 656 bytes a token and layer instead of 1152";
 // The latents that --kv-cache-dtype names; nothing: auto. kUsage naming it.
 [[nodiscard]] Result<std::optional<DType>> latent_dtype(const std::string& name);
 
