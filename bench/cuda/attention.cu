@@ -11,6 +11,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/sparse_mla/sparse_mla.h"
 #include "kernels/format/bf16.h"
+#include "kernels/format/e4m3.h"
 
 namespace longshore::bench::cuda {
 namespace {
@@ -235,6 +236,34 @@ void select_rows(Harness& harness) {
 }
 const bool kSelect = add_group("index_select", select_rows);
 
+// -- latents --
+
+constexpr DType kLatentTypes[] = {DType::kBF16, DType::kF8E4M3};
+
+// Scales of 2^-7 and the rope part from the codes, of FP8 latents that are random bytes.
+__global__ void finish_latents(std::byte* cache) {
+  std::byte* token =
+      cache + blockIdx.x * LatentCacheView::token_bytes(DType::kF8E4M3, kLora, kRope);
+  const int i = static_cast<int>(threadIdx.x);
+  const float value = e4m3_decode(static_cast<uint8_t>(token[i])) * 0x1p-7f;
+  reinterpret_cast<uint16_t*>(token + LatentCacheView::rope_at(kLora))[i] = bf16_from_float(value);
+  auto* scales = reinterpret_cast<float*>(token + LatentCacheView::scales_at(kLora));
+  if (i < kLora / kLatentGroup) scales[i] = 0x1p-7f;
+}
+
+LatentCacheView latent_cache(Harness& harness, DType dtype, int64_t pages) {
+  const int64_t tokens = pages * kPageTokens;
+  const int64_t bytes = tokens * LatentCacheView::token_bytes(dtype, kLora, kRope);
+  auto* data = harness.allocate<std::byte>(bytes);
+  if (dtype == DType::kBF16) {
+    harness.fill_bf16(data, bytes / 2);
+  } else {
+    harness.fill_fp8(data, bytes);
+    finish_latents<<<static_cast<unsigned>(tokens), kRope, 0, harness.context().stream()>>>(data);
+  }
+  return {data, dtype, kLora, kRope};
+}
+
 // -- key and latent stores --
 
 void store_rows(Harness& harness) {
@@ -269,11 +298,13 @@ void store_rows(Harness& harness) {
     latents.eps = 1e-6f;
     latents.inv_freq = keys.inv_freq;
     latents.batch = batch.view;
-    latents.cache = {harness.allocate<std::byte>(s.pages * kPageTokens * 1152), DType::kBF16,
-                     kLora + kRope};
-    harness.row(fmt::format("latent_store {}", tokens),
-                harness.seconds([&](int) { kernels::cuda::latent_store(context, latents); }, 16),
-                tokens * 576.0 * 6, harness.copy_bytes_per_second(), 0, "");
+    for (const DType dtype : kLatentTypes) {
+      const auto bytes = static_cast<double>(LatentCacheView::token_bytes(dtype, kLora, kRope));
+      latents.cache = latent_cache(harness, dtype, s.pages);
+      harness.row(fmt::format("latent_store {} {}", dtype_name(dtype), tokens),
+                  harness.seconds([&](int) { kernels::cuda::latent_store(context, latents); }, 16),
+                  tokens * ((kLora + kRope) * 4.0 + bytes), harness.copy_bytes_per_second(), 0, "");
+    }
     harness.release();
   }
 }
@@ -301,16 +332,14 @@ std::string mla_verdict(Harness& harness, SparseMlaParams p) {
   return worst / largest < 0x1p-8 ? "ok" : fmt::format("WRONG by {:.4f}", worst / largest);
 }
 
-void mla_case(Harness& harness, int64_t sequences, int32_t length, int64_t fresh) {
-  const std::string name =
-      fmt::format("sparse_mla {} x {}, {} tokens each", sequences, length, fresh);
+void mla_case(Harness& harness, DType latents, int64_t sequences, int32_t length, int64_t fresh) {
+  const std::string name = fmt::format("sparse_mla {} {} x {}, {} tokens each", dtype_name(latents),
+                                       sequences, length, fresh);
   if (!wanted(name)) return;
   std::mt19937 engine(17);
   const Sequences s(std::vector<int32_t>(static_cast<size_t>(sequences), length), engine);
   const DeviceBatch batch = make_batch(harness, s, fresh);
   const int64_t tokens = batch.view.tokens;
-  auto* cache = harness.allocate<uint16_t>(s.pages * kPageTokens * (kLora + kRope));
-  harness.fill_bf16(cache, s.pages * kPageTokens * (kLora + kRope));
   auto* q_c = harness.allocate<uint16_t>(tokens * kHeads * kLora);
   auto* q = harness.allocate<uint16_t>(tokens * kHeads * 256);
   auto* o = harness.allocate<uint16_t>(tokens * kHeads * kLora);
@@ -340,7 +369,7 @@ void mla_case(Harness& harness, int64_t sequences, int32_t length, int64_t fresh
   p.rope_dim = kRope;
   p.scale = 1.0f / 16;
   p.batch = batch.view;
-  p.cache = {reinterpret_cast<std::byte*>(cache), DType::kBF16, kLora + kRope};
+  p.cache = latent_cache(harness, latents, s.pages);
   p.selected = harness.upload(selected);
   p.selected_stride = kTopK;
   p.counts = harness.upload(counts);
@@ -350,20 +379,23 @@ void mla_case(Harness& harness, int64_t sequences, int32_t length, int64_t fresh
   Context& context = harness.context();
   const double seconds =
       harness.seconds([&](int) { kernels::cuda::sparse_mla(context, p); }, tokens > 256 ? 1 : 8);
-  harness.row(name, seconds, chosen * 1152, harness.read_bytes_per_second(),
-              chosen * kHeads * (2 * kLora + kRope) * 2, mla_verdict(harness, p));
+  harness.row(name, seconds, chosen * static_cast<double>(p.cache.token_bytes()),
+              harness.read_bytes_per_second(), chosen * kHeads * (2 * kLora + kRope) * 2,
+              mla_verdict(harness, p));
   harness.release();
 }
 
 void mla_rows(Harness& harness) {
-  mla_case(harness, 1, 202752, 1);
-  mla_case(harness, 1, 202752, 4);
-  mla_case(harness, 8, 131072, 1);
-  mla_case(harness, 32, 65536, 1);
-  mla_case(harness, 128, 16384, 1);
-  mla_case(harness, 256, 8192, 1);
-  if (std::getenv("LONGSHORE_BENCH_QUICK") != nullptr) return;
-  mla_case(harness, 1, 65536, 2048);
+  for (const DType latents : kLatentTypes) {
+    mla_case(harness, latents, 1, 202752, 1);
+    mla_case(harness, latents, 1, 202752, 4);
+    mla_case(harness, latents, 8, 131072, 1);
+    mla_case(harness, latents, 32, 65536, 1);
+    mla_case(harness, latents, 128, 16384, 1);
+    mla_case(harness, latents, 256, 8192, 1);
+    if (std::getenv("LONGSHORE_BENCH_QUICK") != nullptr) continue;
+    mla_case(harness, latents, 1, 65536, 2048);
+  }
 }
 const bool kMla = add_group("sparse_mla", mla_rows);
 

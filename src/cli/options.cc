@@ -78,9 +78,12 @@ void ModelFlags::add_to(CLI::App& command) {
                   "offloaded layers that are on the device at a time")
       ->capture_default_str();
   command
-      .add_option("--moe-activations", moe_activations,
-                  "bf16, or fp8: experts with many tokens on a device that holds them all")
+      .add_option(
+          "--moe-activations", moe_activations,
+          "bf16, or fp8: experts with many tokens on a device that holds them all, a shared "
+          "expert that joins them included")
       ->capture_default_str();
+  command.add_option("--kv-cache-dtype", kv_cache_dtype, kKvCacheHelp)->capture_default_str();
   command
       .add_option("--moe-config-folder", moe_config_folder,
                   "tuned tiles of the device's experts, files named as SGLang's and vLLM's; auto: "
@@ -171,6 +174,7 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   if (moe_activations != "bf16" && moe_activations != "fp8")
     return fail(ErrorKind::kUsage, "--moe-activations {}: use bf16 or fp8", moe_activations);
   options.moe_w8a8 = moe_activations == "fp8";
+  LS_TRY(options.latents, latent_dtype(kv_cache_dtype));
   if (moe_config_folder == "auto") {
     options.moe_config_folder = kernels::shipped_moe_configs();
   } else if (moe_config_folder != "none") {
@@ -188,6 +192,18 @@ Result<session::LoadOptions> ModelFlags::load_options() const {
   options.chunk = chunk;
   options.speculative_steps = speculative_steps;
   return options;
+}
+
+Result<std::optional<DType>> latent_dtype(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "bf16" || name == "bfloat16") return DType::kBF16;
+  if (name == "fp8_e4m3") return DType::kF8E4M3;
+  if (name == "fp8_e5m2" || name == "fp4_e2m1") {
+    return fail(ErrorKind::kUsage,
+                "--kv-cache-dtype {}: there are no kernels for it; use auto, bf16 or fp8_e4m3",
+                name);
+  }
+  return fail(ErrorKind::kUsage, "--kv-cache-dtype {}: use auto, bf16, bfloat16 or fp8_e4m3", name);
 }
 
 void SamplingFlags::add_to(CLI::App& command) {

@@ -19,7 +19,7 @@
 
 namespace longshore::cli {
 
-// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --numa,
+// MODEL, --synthetic, --precision, --device, --cpu-isa, --threads, --numa, --kv-cache-dtype,
 // --context-length, --chunked-prefill-size, --speculative-num-steps, --cuda-graph-*.
 struct ModelFlags {
   std::string model;
@@ -31,6 +31,7 @@ struct ModelFlags {
   offload::GroupOptions offload_group;
   std::string offload_mode = "cpu";
   std::string moe_activations = "bf16";
+  std::string kv_cache_dtype = "auto";
   std::string moe_config_folder = "auto";
   model::GraphOptions graphs;
   bool no_graphs = false;
@@ -46,6 +47,12 @@ struct ModelFlags {
   void add_speculation_to(CLI::App& command);
   [[nodiscard]] Result<session::LoadOptions> load_options() const;
 };
+
+constexpr const char* kKvCacheHelp =
+    "latents of the cache: auto (what the backend computes with: bf16, fp32 with --precision "
+    "reference), bf16, or fp8_e4m3: at GLM-5.1's sizes 656 bytes a token and layer instead of 1152";
+// The latents that --kv-cache-dtype names; nothing: auto. kUsage naming it.
+[[nodiscard]] Result<std::optional<DType>> latent_dtype(const std::string& name);
 
 // --temperature, --top-p, ...: what is not given comes from the checkpoint's
 // generation_config.json.

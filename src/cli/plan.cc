@@ -14,6 +14,7 @@ struct Flags {
   std::string model;
   std::string synthetic;
   std::string device = "auto";
+  std::string kv_cache_dtype = "auto";
   double device_gib = -1;
   double host_gib = -1;
   double wire_gbs = 55;
@@ -26,17 +27,17 @@ struct Flags {
 
 constexpr double kGiB = 1 << 30;
 
-Result<model::ModelBytes> bytes_of(const Flags& flags) {
+Result<model::ModelBytes> bytes_of(const Flags& flags, DType latents) {
   if (flags.model.empty() == flags.synthetic.empty())
     return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
   if (flags.model.empty()) {
     LS_TRY(const GlmConfig config, Checkpoint::synthetic_config(flags.synthetic));
-    return model::model_bytes(config);
+    return model::model_bytes(config, latents);
   }
   LS_TRY(const Checkpoint checkpoint, Checkpoint::open(flags.model));
   if (const auto problems = checkpoint.check_layout(); !problems.empty())
     return fail(ErrorKind::kModel, "{}", problems.front());
-  return model::model_bytes(checkpoint);
+  return model::model_bytes(checkpoint, latents);
 }
 
 // The device's free memory, or what the flag says it is; 0: none.
@@ -77,8 +78,8 @@ nlohmann::ordered_json to_json(const model::ModelBytes& m, const model::Machine&
           {"problems", p.problems}};
 }
 
-void print(const Flags& flags, const model::ModelBytes& m, const model::Machine& machine,
-           const model::ServingPlan& p) {
+void print(const Flags& flags, DType latents, const model::ModelBytes& m,
+           const model::Machine& machine, const model::ServingPlan& p) {
   const auto line = [](const char* what, int64_t bytes, const std::string& note) {
     fmt::print("  {:<34}{:>9.2f} GB  {}\n", what, static_cast<double>(bytes) / 1e9, note);
   };
@@ -86,7 +87,8 @@ void print(const Flags& flags, const model::ModelBytes& m, const model::Machine&
   if (machine.device_bytes > 0) {
     fmt::print("device, {:.1f} GB\n", static_cast<double>(machine.device_bytes) / 1e9);
     line("weights outside the experts", p.device_dense, "");
-    line("cache of one context", p.device_cache, fmt::format("{} tokens", flags.context));
+    line("cache of one context", p.device_cache,
+         fmt::format("{} tokens, latents in {}", flags.context, dtype_name(latents)));
     line("activations, scratch, ring", p.device_work,
          fmt::format("chunks of {} tokens", flags.chunk));
     line("routed experts", p.device_experts, fmt::format("{} of {} resident", p.resident, all));
@@ -105,7 +107,9 @@ void print(const Flags& flags, const model::ModelBytes& m, const model::Machine&
 }
 
 Result<int> run(const Flags& flags) {
-  LS_TRY(const model::ModelBytes bytes, bytes_of(flags));
+  LS_TRY(const std::optional<DType> asked, latent_dtype(flags.kv_cache_dtype));
+  const DType latents = asked.value_or(DType::kBF16);
+  LS_TRY(const model::ModelBytes bytes, bytes_of(flags, latents));
   model::Machine machine;
   LS_TRY(machine.device_bytes, device_bytes(flags));
   machine.host_bytes =
@@ -117,7 +121,7 @@ Result<int> run(const Flags& flags) {
   if (flags.as_json) {
     fmt::print("{}\n", to_json(bytes, machine, plan).dump());
   } else {
-    print(flags, bytes, machine, plan);
+    print(flags, latents, bytes, machine, plan);
   }
   return plan.problems.empty() ? 0 : exit_code(ErrorKind::kMemory);
 }
@@ -130,6 +134,8 @@ Run add_plan(CLI::App& command) {
   command.add_option("--synthetic", flags->synthetic, "instead: glm-5.1:dense=D,moe=M")
       ->type_name("SPEC");
   command.add_option("--device", flags->device, "cpu, cuda, cuda:N or auto")->capture_default_str();
+  command.add_option("--kv-cache-dtype", flags->kv_cache_dtype, kKvCacheHelp)
+      ->capture_default_str();
   command
       .add_option("--device-gib", flags->device_gib, "plan for a device with so much free memory")
       ->check(CLI::NonNegativeNumber);

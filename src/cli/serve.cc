@@ -176,8 +176,9 @@ Result<void> run(const Flags& flags) {
   greet(*server, options);
   using server::log;
   using server::LogLevel;
-  log(LogLevel::kInfo, "serving {} on {}: {}, {} threads", options.app.api.served_model,
-      server->address(), loaded->backend->name(), loaded->pool->size());
+  log(LogLevel::kInfo, "serving {} on {}: {}, {} threads, latents in {}",
+      options.app.api.served_model, server->address(), loaded->backend->name(),
+      loaded->pool->size(), dtype_name(loaded->layout.latent_dtype));
   // The handler only sets a flag; a second signal ends the process there.
   while (!interrupt_token().cancelled() && !server->counters().fault)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

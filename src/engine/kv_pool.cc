@@ -16,7 +16,7 @@ Result<KvPool> KvPool::create(const model::KvLayout& layout, int64_t pages) {
            device::Buffer::allocate(*layout.memory, indexed ? pages * layout.index_page_bytes() : 0,
                                     "index key cache"));
     model::LayerCache cache;
-    cache.latent = {latent.data(), layout.latent_dtype, layout.latent_width};
+    cache.latent = {latent.data(), layout.latent_dtype, layout.kv_lora, layout.rope_dim};
     if (indexed) cache.index = {index.data(), layout.index_dtype, layout.index_head_dim};
     pool.caches_.push_back(cache);
     pool.buffers_.push_back(std::move(latent));

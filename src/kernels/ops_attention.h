@@ -13,7 +13,7 @@
 namespace longshore::kernels {
 
 // Stores each token's latent: c = rmsnorm(kv[:kv_lora]), k_rope = rope(kv[kv_lora:]), at its page
-// and slot.
+// and slot, in the cache's format.
 struct LatentStoreParams {
   ConstMatrixView kv;  // [T, kv_lora + rope_dim] fp32, raw output of kv_a_proj_with_mqa
   int64_t kv_lora = 0;
@@ -22,7 +22,7 @@ struct LatentStoreParams {
   float eps = 0;
   const float* inv_freq = nullptr;  // [rope_dim / 2]
   BatchView batch;
-  LatentCacheView cache;  // width = kv_lora + rope_dim
+  LatentCacheView cache;  // kv_lora and rope_dim as above
 };
 
 // Stores each token's index key: LayerNorm, rope on the FIRST rope_dim columns, then for FP8 caches

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
+#include "kernels/format/latent_fp8.h"
 
 namespace longshore::kernels {
 
@@ -31,16 +32,37 @@ struct BatchView {
   }
 };
 
-// One layer's latent cache: [pages, 64, width] of dtype, width = kv_lora_rank + qk_rope_head_dim (c
-// | k_rope).
+// One layer's latent cache: [pages, 64] tokens of token_bytes(), each c [kv_lora] | k_rope
+// [rope_dim].
+//   kF32 (reference), kBF16: numbers of that type.
+//   kF8E4M3: kv_lora FP8 codes, filled up to a multiple of 4 bytes; fp32 scales, one for every
+//            kLatentGroup = 128 columns of c (format/latent_fp8.h), c = fp8 * scale; k_rope as
+//            bf16. 656 bytes at 512 + 64. Source of the format: DeepSeek's FlashMLA ("FP8 with
+//            scale"), vLLM's fp8_ds_mla.
 struct LatentCacheView {
-  std::byte* data = nullptr;
-  DType dtype = DType::kF32;  // kF32 (reference) or kBF16
-  int64_t width = 0;
+  std::byte* data = nullptr;  // aligned to 4 bytes
+  DType dtype = DType::kF32;
+  int64_t kv_lora = 0;
+  int64_t rope_dim = 0;  // even
 
+  // kF8E4M3 only: bytes from a token's start.
+  [[nodiscard]] static constexpr int64_t scales_at(int64_t kv_lora) {
+    return (kv_lora + 3) / 4 * 4;
+  }
+  [[nodiscard]] static constexpr int64_t rope_at(int64_t kv_lora) {
+    return scales_at(kv_lora) + (kv_lora + kLatentGroup - 1) / kLatentGroup * 4;
+  }
+  [[nodiscard]] static constexpr int64_t token_bytes(DType dtype, int64_t kv_lora,
+                                                     int64_t rope_dim) {
+    if (dtype == DType::kF8E4M3) return rope_at(kv_lora) + rope_dim * 2;
+    return (kv_lora + rope_dim) * dtype_size(dtype);
+  }
+
+  [[nodiscard]] int64_t width() const { return kv_lora + rope_dim; }
+  [[nodiscard]] int64_t token_bytes() const { return token_bytes(dtype, kv_lora, rope_dim); }
   [[nodiscard]] std::byte* token(int32_t page, int64_t position) const {
-    return data + (static_cast<int64_t>(page) * kPageTokens + position % kPageTokens) * width *
-                      dtype_size(dtype);
+    return data +
+           (static_cast<int64_t>(page) * kPageTokens + position % kPageTokens) * token_bytes();
   }
 };
 

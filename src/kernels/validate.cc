@@ -77,9 +77,13 @@ void check_batch(const BatchView& batch, int64_t tokens, Contents contents) {
   }
 }
 
-void check_latents(const LatentCacheView& cache, int64_t width) {
-  LS_CHECK(cache.data != nullptr && is_activation(cache.dtype));
-  LS_CHECK_MSG(cache.width == width, "width {}, not {}", cache.width, width);
+void check_latents(const LatentCacheView& cache, int64_t kv_lora, int64_t rope_dim) {
+  LS_CHECK(cache.data != nullptr);
+  LS_CHECK_MSG(is_activation(cache.dtype) || cache.dtype == DType::kF8E4M3, "dtype {}",
+               dtype_name(cache.dtype));
+  LS_CHECK_MSG(cache.kv_lora == kv_lora && cache.rope_dim == rope_dim, "{} + {}, not {} + {}",
+               cache.kv_lora, cache.rope_dim, kv_lora, rope_dim);
+  LS_CHECK(rope_dim % 2 == 0);
 }
 
 void check_index_keys(const IndexKeyCacheView& cache, int64_t head_dim) {
@@ -161,7 +165,7 @@ void validate(const LatentStoreParams& p, Contents contents) {
   check_f32(p.kv);
   check_rope(p.rope_dim, p.rope_dim, p.inv_freq);
   check_batch(p.batch, p.kv.rows, contents);
-  check_latents(p.cache, p.kv.cols);
+  check_latents(p.cache, p.kv_lora, p.rope_dim);
 }
 
 void validate(const IndexKeyStoreParams& p, Contents contents) {
@@ -212,7 +216,7 @@ void validate(const SparseMlaParams& p, Contents contents) {
   LS_CHECK(p.q.cols >= (p.heads - 1) * p.q_head_stride + p.q_rope_offset + p.rope_dim);
   check_matrix(p.o, p.q_c.rows, p.heads * p.kv_lora);
   check_batch(p.batch, p.q_c.rows, contents);
-  check_latents(p.cache, p.kv_lora + p.rope_dim);
+  check_latents(p.cache, p.kv_lora, p.rope_dim);
   LS_CHECK((p.selected != nullptr && p.counts != nullptr) || p.q_c.rows == 0);
   if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < p.q_c.rows; ++t) {

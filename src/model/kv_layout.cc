@@ -4,11 +4,13 @@
 
 namespace longshore::model {
 
-KvLayout KvLayout::of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp) {
+KvLayout KvLayout::of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp,
+                      std::optional<DType> latents) {
   KvLayout layout;
   layout.memory = &backend.memory();
-  layout.latent_dtype = backend.latent_dtype();
-  layout.latent_width = config.latent_width();
+  layout.latent_dtype = latents.value_or(backend.latent_dtype());
+  layout.kv_lora = config.kv_lora_rank;
+  layout.rope_dim = config.qk_rope_head_dim;
   layout.index_dtype = backend.index_key_dtype();
   layout.index_head_dim = config.index_head_dim;
   const int64_t layers = config.num_layers + (with_mtp ? config.num_mtp_layers : 0);
@@ -18,7 +20,8 @@ KvLayout KvLayout::of(const GlmConfig& config, kernels::Backend& backend, bool w
 }
 
 int64_t KvLayout::latent_page_bytes() const {
-  return kernels::kPageTokens * latent_width * dtype_size(latent_dtype);
+  return kernels::kPageTokens *
+         kernels::LatentCacheView::token_bytes(latent_dtype, kv_lora, rope_dim);
 }
 
 int64_t KvLayout::index_page_bytes() const {

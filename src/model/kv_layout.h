@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "checkpoint/config.h"
@@ -22,12 +23,15 @@ struct LayerCache {
 struct KvLayout {
   device::Memory* memory = &device::host_memory();  // where the pages lie: the backend's
   DType latent_dtype = DType::kF32;
-  int64_t latent_width = 0;
+  int64_t kv_lora = 0;
+  int64_t rope_dim = 0;
   DType index_dtype = DType::kF32;
   int64_t index_head_dim = 0;
   std::vector<bool> has_index;  // [layers, MTP included if loaded]
 
-  static KvLayout of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp);
+  // latents: what they are kept in; nothing: the backend's own.
+  static KvLayout of(const GlmConfig& config, kernels::Backend& backend, bool with_mtp,
+                     std::optional<DType> latents = std::nullopt);
 
   [[nodiscard]] int64_t layers() const { return static_cast<int64_t>(has_index.size()); }
   [[nodiscard]] int64_t latent_page_bytes() const;  // of one layer

@@ -46,7 +46,8 @@ StepLimits beside_limits(const StepLimits& limits, const offload::StoreOptions& 
 
 Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& backend,
                                const StepLimits& limits, bool with_mtp,
-                               const offload::StoreOptions& asked, int64_t cache_tokens) {
+                               const offload::StoreOptions& asked, int64_t cache_tokens,
+                               std::optional<DType> latents) {
   using offload::ExpertStore;
   const GlmConfig& config = checkpoint.config();
   offload::StoreOptions offload = target_options(asked, config, with_mtp);
@@ -86,19 +87,20 @@ Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& b
   const int64_t context = limits.context > 0 ? limits.context : config.max_positions;
   const int64_t pages =
       (std::max(context, cache_tokens) + kernels::kPageTokens - 1) / kernels::kPageTokens;
-  plan.cache = pages * KvLayout::of(config, backend, with_mtp).page_bytes();
+  plan.cache = pages * KvLayout::of(config, backend, with_mtp, latents).page_bytes();
   return plan;
 }
 
 Result<void> check_memory(const MemoryPlan& plan, const device::Memory& memory) {
   const int64_t available = memory.available();
   if (plan.total() <= available) return {};
-  return fail(ErrorKind::kMemory,
-              "the model takes {:.2f} GB of device memory and {:.2f} GB are free: weights {:.2f}, "
-              "experts {:.2f}, activations {:.2f}, the cache of one context {:.2f}; use a smaller "
-              "--context-length or --chunked-prefill-size, or --device cpu",
-              gb(plan.total()), gb(available), gb(plan.weights), gb(plan.experts),
-              gb(plan.activations), gb(plan.cache));
+  return fail(
+      ErrorKind::kMemory,
+      "the model takes {:.2f} GB of device memory and {:.2f} GB are free: weights {:.2f}, "
+      "experts {:.2f}, activations {:.2f}, the cache of one context {:.2f}; use a smaller "
+      "--context-length or --chunked-prefill-size, --kv-cache-dtype fp8_e4m3, or --device cpu",
+      gb(plan.total()), gb(available), gb(plan.weights), gb(plan.experts), gb(plan.activations),
+      gb(plan.cache));
 }
 
 }  // namespace longshore::model

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
@@ -43,13 +44,15 @@ struct KeptHidden {
 [[nodiscard]] StepLimits beside_limits(const StepLimits& limits,
                                        const offload::StoreOptions& offload, bool offloaded);
 
-// cache_tokens: that the caches shall hold; less than one context counts as one.
+// cache_tokens: that the caches shall hold; less than one context counts as one. latents: as
+// KvLayout::of.
 // Of a model with these limits and, with_mtp, its MTP layer. kModel naming the tensor.
 [[nodiscard]] Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint,
                                              kernels::Backend& backend, const StepLimits& limits,
                                              bool with_mtp,
                                              const offload::StoreOptions& offload = {},
-                                             int64_t cache_tokens = 0);
+                                             int64_t cache_tokens = 0,
+                                             std::optional<DType> latents = std::nullopt);
 
 // Whether the backend's memory has room for it. kMemory with the numbers and what to change.
 [[nodiscard]] Result<void> check_memory(const MemoryPlan& plan, const device::Memory& memory);

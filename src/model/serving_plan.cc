@@ -19,18 +19,19 @@ bool is_routed_expert(std::string_view name) {
   return name.find(".mlp.experts.") != std::string_view::npos;
 }
 
-void describe(const GlmConfig& config, ModelBytes& bytes) {
+void describe(const GlmConfig& config, DType latents, ModelBytes& bytes) {
   bytes.moe_layers = config.num_layers - config.first_k_dense;
   bytes.experts_per_layer = config.num_experts;
   bytes.experts_per_token = config.experts_per_token;
   const int64_t all = (bytes.moe_layers + config.num_mtp_layers) * config.num_experts;
   bytes.expert = all > 0 ? bytes.experts / all : 0;
-  constexpr int64_t kBf16 = 2;
   const int64_t key =
       kernels::IndexKeyCacheView::page_bytes(DType::kF8E4M3, config.index_head_dim) /
       kernels::kPageTokens;
   for (int64_t layer = 0; layer < config.num_layers + config.num_mtp_layers; ++layer) {
-    bytes.cache_token += config.latent_width() * kBf16 + (config.has_indexer(layer) ? key : 0);
+    bytes.cache_token += kernels::LatentCacheView::token_bytes(latents, config.kv_lora_rank,
+                                                               config.qk_rope_head_dim) +
+                         (config.has_indexer(layer) ? key : 0);
   }
 }
 
@@ -63,9 +64,14 @@ int64_t work_bytes(const ModelBytes& model, int64_t chunk) {
   return kReserve + scratch + chunk * kPerToken + kRing * model.expert;
 }
 
+int64_t cache_bytes(const ModelBytes& model, int64_t context) {
+  return (context + kernels::kPageTokens - 1) / kernels::kPageTokens * kernels::kPageTokens *
+         model.cache_token;
+}
+
 void plan_without_device(const ModelBytes& model, const Machine& machine, int64_t context,
                          ServingPlan& plan) {
-  plan.host = model.dense + model.embedding + model.experts + context * model.cache_token;
+  plan.host = model.dense + model.embedding + model.experts + cache_bytes(model, context);
   if (plan.host > machine.host_bytes) {
     plan.problems.push_back(
         fmt::format("weights and the cache of one context take {:.1f} GB, the host has {:.1f}: use "
@@ -79,19 +85,19 @@ void plan_without_device(const ModelBytes& model, const Machine& machine, int64_
 
 }  // namespace
 
-ModelBytes model_bytes(const Checkpoint& checkpoint) {
+ModelBytes model_bytes(const Checkpoint& checkpoint, DType latents) {
   ModelBytes bytes;
   for (const TensorInfo& tensor : checkpoint.tensors()) add(tensor.name, tensor.bytes, bytes);
-  describe(checkpoint.config(), bytes);
+  describe(checkpoint.config(), latents, bytes);
   return bytes;
 }
 
-ModelBytes model_bytes(const GlmConfig& config) {
+ModelBytes model_bytes(const GlmConfig& config, DType latents) {
   ModelBytes bytes;
   for (const TensorSpec& spec : checkpoint_layout(config)) {
     if (!spec.optional) add(spec.name, spec_bytes(spec), bytes);
   }
-  describe(config, bytes);
+  describe(config, latents, bytes);
   return bytes;
 }
 
@@ -113,7 +119,7 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
     return plan;
   }
   plan.device_dense = model.dense + model.embedding;
-  plan.device_cache = context * model.cache_token;
+  plan.device_cache = cache_bytes(model, context);
   plan.device_work = work_bytes(model, chunk);
   const int64_t fixed = plan.device_dense + plan.device_cache + plan.device_work;
   if (fixed > machine.device_bytes) {

@@ -33,15 +33,15 @@ struct ModelBytes {
   int64_t experts_per_token = 0;
   int64_t cache_token = 0;  // latents and index keys of all layers, production arithmetic
 };
-// From the headers alone.
-[[nodiscard]] ModelBytes model_bytes(const Checkpoint& checkpoint);
+// From the headers alone; latents: as the cache keeps them.
+[[nodiscard]] ModelBytes model_bytes(const Checkpoint& checkpoint, DType latents = DType::kBF16);
 // Of FP8 weights with scales for every 128x128, as the hub's GLM-5.1-FP8 has them: no checkpoint is
 // there.
-[[nodiscard]] ModelBytes model_bytes(const GlmConfig& config);
+[[nodiscard]] ModelBytes model_bytes(const GlmConfig& config, DType latents = DType::kBF16);
 
 struct ServingPlan {
   int64_t device_dense = 0;    // weights outside the routed experts, on the device
-  int64_t device_cache = 0;    // of one context
+  int64_t device_cache = 0;    // of one context, in whole pages
   int64_t device_work = 0;     // activations, scratch, the ring that experts pass through
   int64_t device_experts = 0;  // slots
   int64_t resident = 0;        // experts in slots

@@ -37,6 +37,7 @@ struct LoadOptions {
   // What does not fit stays in host memory.
   std::optional<double> gpu_expert_gib;
   bool moe_w8a8 = false;                // FP8 activations where experts have many tokens
+  std::optional<DType> latents;         // what the cache keeps them in; nothing: the backend's own
   std::string moe_config_folder;        // tuned tiles of the device's experts; empty: none
   model::GraphOptions graphs;           // decode steps that a device runs by one launch
   offload::GroupOptions offload_group;  // on: whole layers stream instead

@@ -10,7 +10,7 @@ namespace {
 // Two layers, the second without an indexer.
 model::KvLayout small_layout() {
   model::KvLayout layout;
-  layout.latent_width = 8;
+  layout.kv_lora = 8;
   layout.index_head_dim = 4;
   layout.has_index = {true, false};
   return layout;

@@ -11,7 +11,7 @@ namespace {
 
 KvPool make_pool(int64_t pages) {
   model::KvLayout layout;
-  layout.latent_width = 8;
+  layout.kv_lora = 8;
   layout.has_index = {false};
   auto pool = KvPool::create(layout, pages);
   LS_CHECK(pool.has_value());

@@ -12,7 +12,7 @@ class SchedulerTest : public testing::Test {
  protected:
   void start(int64_t pages, const SchedulerLimits& limits, bool prefix_cache = true) {
     model::KvLayout layout;
-    layout.latent_width = 8;
+    layout.kv_lora = 8;
     layout.has_index = {false};
     auto pool = KvPool::create(layout, pages);
     LS_CHECK(pool.has_value());

@@ -38,20 +38,44 @@ void hadamard(double* x, int64_t n) {
 
 // Latent and index-key caches, filled with NaN patterns.
 struct Latents {
-  Latents(DType dtype, int64_t pages, int64_t width)
-      : bytes(static_cast<size_t>(pages * kPageTokens * width * dtype_size(dtype)),
+  Latents(DType dtype, int64_t pages, int64_t kv_lora, int64_t rope)
+      : bytes(static_cast<size_t>(pages * kPageTokens *
+                                  LatentCacheView::token_bytes(dtype, kv_lora, rope)),
               std::byte{0xff}),
-        view{bytes.data(), dtype, width} {}
+        view{bytes.data(), dtype, kv_lora, rope} {}
   [[nodiscard]] double at(int32_t page, int64_t position, int64_t i) const {
     const std::byte* token = view.token(page, position);
-    if (view.dtype == DType::kF32) {
-      float value;
-      std::memcpy(&value, token + 4 * i, 4);
-      return value;
+    if (view.dtype == DType::kF32) return read<float>(token + 4 * i);
+    if (view.dtype == DType::kBF16) return bf16_to_float(read<uint16_t>(token + 2 * i));
+    if (i >= view.kv_lora) {
+      const int64_t at = LatentCacheView::rope_at(view.kv_lora) + 2 * (i - view.kv_lora);
+      return bf16_to_float(read<uint16_t>(token + at));
     }
-    uint16_t code;
-    std::memcpy(&code, token + 2 * i, 2);
-    return bf16_to_float(code);
+    return e4m3_decode(static_cast<uint8_t>(token[i])) * scale(page, position, i);
+  }
+  // Of column i's group, FP8 only.
+  [[nodiscard]] double scale(int32_t page, int64_t position, int64_t i) const {
+    return read<float>(view.token(page, position) + LatentCacheView::scales_at(view.kv_lora) +
+                       i / 128 * 4);
+  }
+  template <typename T>
+  [[nodiscard]] static T read(const std::byte* from) {
+    T value;
+    std::memcpy(&value, from, sizeof(T));
+    return value;
+  }
+  // Slots that do not hold only what they were filled with.
+  [[nodiscard]] int64_t written() const {
+    const auto size = static_cast<size_t>(view.token_bytes());
+    int64_t count = 0;
+    for (size_t at = 0; at < bytes.size(); at += size) {
+      const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(at);
+      count += std::all_of(begin, begin + static_cast<std::ptrdiff_t>(size),
+                           [](std::byte b) { return b == std::byte{0xff}; })
+                   ? 0
+                   : 1;
+    }
+    return count;
   }
   std::vector<std::byte> bytes;
   LatentCacheView view;
@@ -77,11 +101,12 @@ struct Keys {
 
 class Attention : public BackendTest {
  protected:
-  // Both for the reference, which judges the others; its own for production.
+  // All for the reference, which judges the others.
   [[nodiscard]] std::vector<DType> latent_types() const {
-    if (is_reference()) return {DType::kF32, DType::kBF16};
-    return {DType::kBF16};
+    if (is_reference()) return {DType::kF32, DType::kBF16, DType::kF8E4M3};
+    return {DType::kBF16, DType::kF8E4M3};
   }
+  // Both for the reference; its own for production.
   [[nodiscard]] std::vector<DType> key_types() const {
     if (is_reference()) return {DType::kF32, DType::kF8E4M3};
     return {DType::kF8E4M3};
@@ -91,10 +116,11 @@ INSTANTIATE_TEST_SUITE_P(Backends, Attention, kAllBackends,
                          [](const auto& info) { return info.param; });
 
 TEST_P(Attention, LatentStoreNormsRotatesAndFindsItsSlot) {
-  for (const auto& [kv_lora, rope] : {std::pair<int64_t, int64_t>{512, 64}, {40, 16}, {7, 2}}) {
+  for (const auto& [kv_lora, rope] :
+       {std::pair<int64_t, int64_t>{512, 64}, {40, 16}, {7, 2}, {130, 6}}) {
     for (DType dtype : latent_types()) {
       const Batch batch(random, {130, 3, 65}, {70, 3, 1});
-      Latents cache(dtype, batch.pages(), kv_lora + rope);
+      Latents cache(dtype, batch.pages(), kv_lora, rope);
       Matrix kv = Matrix::random(random, DType::kF32, batch.tokens(), kv_lora + rope, 2);
       const std::vector<float> weight = random_floats(random, kv_lora, 0.1f, 1);
       const std::vector<float> inv_freq = frequencies(rope);
@@ -120,13 +146,112 @@ TEST_P(Attention, LatentStoreNormsRotatesAndFindsItsSlot) {
           actual.push_back(cache.at(batch.page(t, batch.position(t)), batch.position(t), i));
         }
       }
-      EXPECT_LE(worst_error(actual, expected), 1e-6 + output_tolerance(dtype));
-      size_t written = 0;
-      for (int64_t slot = 0; slot < batch.pages() * kPageTokens; ++slot) {
-        if (!std::isnan(cache.at(0, 0, slot * (kv_lora + rope)))) ++written;
+      EXPECT_EQ(cache.written(), batch.tokens());
+      if (dtype != DType::kF8E4M3) {
+        EXPECT_LE(worst_error(actual, expected), 1e-6 + output_tolerance(dtype));
+        continue;
       }
-      // at() takes one token of page 0; the slots follow each other.
-      EXPECT_EQ(written, static_cast<size_t>(batch.tokens()));
+      for (int64_t t = 0; t < batch.tokens(); ++t) {
+        const int32_t position = batch.position(t);
+        const int32_t page = batch.page(t, position);
+        const auto row = static_cast<size_t>(t * (kv_lora + rope));
+        for (int64_t i = 0; i < kv_lora + rope; ++i) {
+          const double value = expected[row + static_cast<size_t>(i)];
+          // Half a unit in the last of 3 mantissa bits, or half the smallest step; bf16's of 7.
+          const double allowed =
+              i < kv_lora ? std::max(std::abs(value) / 16, cache.scale(page, position, i) * 0x1p-10)
+                          : std::abs(value) * 0x1p-8;
+          ASSERT_NEAR(actual[row + static_cast<size_t>(i)], value, allowed + 1e-5)
+              << "token " << t << " column " << i;
+        }
+        for (int64_t begin = 0; begin < kv_lora; begin += 128) {
+          const auto end = std::min<int64_t>(begin + 128, kv_lora);
+          double amax = 0;
+          for (int64_t i = begin; i < end; ++i) {
+            amax = std::max(amax, std::abs(expected[row + static_cast<size_t>(i)]));
+          }
+          const double scale = cache.scale(page, position, begin);
+          EXPECT_GE(scale * 448, amax * (1 - 1e-6));
+          EXPECT_LE(scale * 224, amax * (1 + 1e-6)) << "a smaller power of two would do";
+          int exponent = 0;
+          EXPECT_EQ(std::frexp(scale, &exponent), 0.5) << "a power of two";
+        }
+      }
+    }
+  }
+}
+
+// What goes in comes out: with one position to attend to, the output is its latent.
+TEST_P(Attention, Fp8LatentsHoldZerosSmallLargeAndBrokenNumbers) {
+  for (const auto& [kv_lora, rope] : {std::pair<int64_t, int64_t>{512, 64}, {40, 16}, {130, 6}}) {
+    constexpr int64_t kTokens = 5;
+    const Batch batch(random, {kTokens}, {kTokens});
+    Latents cache(DType::kF8E4M3, batch.pages(), kv_lora, rope);
+    Matrix kv(DType::kF32, kTokens, kv_lora + rope);
+    // Magnitudes over 24 binary digits, so that a group has FP8's subnormals and zeros; the norm
+    // keeps the token's scale out of it, the weight brings it back.
+    for (int64_t t = 0; t < kTokens; ++t) {
+      for (int64_t i = 0; i < kv_lora + rope; ++i) {
+        const float value = std::ldexp(random.normal(), -static_cast<int>(random.below(24)));
+        kv.set(t, i, t == 0 ? 0 : value);
+      }
+    }
+    kv.set(3, 5, std::nanf(""));
+    const std::vector<float> inv_freq = frequencies(rope);
+    for (const float size : {1.0f, 1e-20f, 3e8f, 1e-37f}) {
+      const std::vector<float> weight(static_cast<size_t>(kv_lora), size);
+      backend->latent_store({.kv = kv.view(),
+                             .kv_lora = kv_lora,
+                             .rope_dim = rope,
+                             .norm_weight = weight.data(),
+                             .eps = 1e-6f,
+                             .inv_freq = inv_freq.data(),
+                             .batch = batch.view(),
+                             .cache = cache.view});
+      Latents judged(DType::kF8E4M3, batch.pages(), kv_lora, rope);
+      make_reference_backend(pool)->latent_store({.kv = kv.view(),
+                                                  .kv_lora = kv_lora,
+                                                  .rope_dim = rope,
+                                                  .norm_weight = weight.data(),
+                                                  .eps = 1e-6f,
+                                                  .inv_freq = inv_freq.data(),
+                                                  .batch = batch.view(),
+                                                  .cache = judged.view});
+      std::vector<int32_t> selected;
+      for (int32_t t = 0; t < kTokens; ++t) selected.push_back(t);
+      const std::vector<int32_t> counts(kTokens, 1);
+      Matrix q_c = Matrix::random(random, act(), kTokens, 2 * kv_lora, 1e-12f);
+      Matrix q = Matrix::random(random, act(), kTokens, 2 * rope);
+      Matrix o(act(), kTokens, 2 * kv_lora);
+      backend->sparse_mla({.q_c = q_c.view(),
+                           .q = q.view(),
+                           .q_head_stride = rope,
+                           .heads = 2,
+                           .kv_lora = kv_lora,
+                           .rope_dim = rope,
+                           .scale = 1,
+                           .batch = batch.view(),
+                           .cache = cache.view,
+                           .selected = selected.data(),
+                           .selected_stride = 1,
+                           .counts = counts.data(),
+                           .o = o.view()});
+      for (int64_t t = 0; t < kTokens; ++t) {
+        const int32_t page = batch.page(t, batch.position(t));
+        for (int64_t i = 0; i < kv_lora; ++i) {
+          const double stored = cache.at(page, t, i);
+          if (t == 3) {
+            ASSERT_FALSE(std::isfinite(stored) && std::isfinite(o.at(t, i))) << i;
+            continue;
+          }
+          // One rounding step of FP8 where the norms' last bits differ.
+          ASSERT_NEAR(stored, judged.at(page, t, i),
+                      std::abs(stored) / 7 + judged.scale(page, t, i) * 0x1p-9 * 1.01);
+          ASSERT_EQ(o.at(t, i), stored) << "size " << size << " token " << t << " column " << i;
+          ASSERT_EQ(o.at(t, kv_lora + i), stored);
+          ASSERT_TRUE(t > 0 || stored == 0);
+        }
+      }
     }
   }
 }
@@ -465,17 +590,17 @@ class SparseMla : public Attention {
     return (is_reference() ? 1e-5 : 2e-5) + output_tolerance(out) + probabilities;
   }
 
-  // The backend's output beside the judge's, bf16 caches and outputs.
-  void compare(const MlaCase& c, Backend& judge) {
+  // The backend's output beside the judge's.
+  void compare(const MlaCase& c, DType latent, Backend& judge) {
     const Batch batch(random, c.lengths, c.new_tokens);
     const int64_t tokens = batch.tokens();
-    Latents cache(DType::kBF16, batch.pages(), c.kv_lora + c.rope);
+    Latents cache(latent, batch.pages(), c.kv_lora, c.rope);
     std::vector<int32_t> selected(static_cast<size_t>(tokens * c.top_k), -1);
     std::vector<int32_t> counts(static_cast<size_t>(tokens));
     for (int64_t t = 0; t < tokens; ++t) {
       counts[static_cast<size_t>(t)] = choose(batch, c, t, selected.data() + t * c.top_k);
     }
-    fill(cache, batch, c.kv_lora + c.rope);
+    fill(cache, batch);
     Matrix q_c = Matrix::random(random, act(), tokens, c.heads * c.kv_lora);
     Matrix q = Matrix::random(random, act(), tokens, c.heads * (c.nope + c.rope));
     Matrix expected(DType::kF32, tokens, c.heads * c.kv_lora);
@@ -504,14 +629,13 @@ class SparseMla : public Attention {
   void check(const MlaCase& c, DType latent, DType in, DType out, float sharpness = 1) {
     const Batch batch(random, c.lengths, c.new_tokens);
     const int64_t tokens = batch.tokens();
-    const int64_t width = c.kv_lora + c.rope;
-    Latents cache(latent, batch.pages(), width);
+    Latents cache(latent, batch.pages(), c.kv_lora, c.rope);
     std::vector<int32_t> selected(static_cast<size_t>(tokens * (c.top_k + 2)), -1);
     std::vector<int32_t> counts(static_cast<size_t>(tokens));
     for (int64_t t = 0; t < tokens; ++t) {
       counts[static_cast<size_t>(t)] = choose(batch, c, t, selected.data() + t * (c.top_k + 2));
     }
-    fill(cache, batch, width);
+    fill(cache, batch);
     Matrix q_c = Matrix::random(random, in, tokens, c.heads * c.kv_lora, sharpness);
     Matrix q = Matrix::random(random, in, tokens, c.heads * (c.nope + c.rope), sharpness);
     Matrix o(out, tokens, c.heads * c.kv_lora);
@@ -545,20 +669,39 @@ class SparseMla : public Attention {
   }
 
  private:
-  void fill(Latents& cache, const Batch& batch, int64_t width) {
+  void fill(Latents& cache, const Batch& batch) {
     for (int64_t t = 0; t < batch.tokens(); ++t) {
       for (int32_t s = 0; s <= batch.position(t); ++s) {
         std::byte* token = cache.view.token(batch.page(t, s), s);
-        for (int64_t i = 0; i < width; ++i) {
-          const uint16_t code = bf16_from_float(random.normal());
-          const float value = bf16_to_float(code);
-          if (cache.view.dtype == DType::kF32) {
-            std::memcpy(token + 4 * i, &value, 4);
-          } else {
-            std::memcpy(token + 2 * i, &code, 2);
-          }
-        }
+        cache.view.dtype == DType::kF8E4M3 ? fill_fp8(cache.view, token)
+                                           : fill_plain(cache.view, token);
       }
+    }
+  }
+  void fill_plain(const LatentCacheView& cache, std::byte* token) {
+    for (int64_t i = 0; i < cache.width(); ++i) {
+      const uint16_t code = bf16_from_float(random.normal());
+      const float value = bf16_to_float(code);
+      if (cache.dtype == DType::kF32) {
+        std::memcpy(token + 4 * i, &value, 4);
+      } else {
+        std::memcpy(token + 2 * i, &code, 2);
+      }
+    }
+  }
+  // Every group has a scale of its own; some codes are subnormal.
+  void fill_fp8(const LatentCacheView& cache, std::byte* token) {
+    for (int64_t begin = 0; begin < cache.kv_lora; begin += 128) {
+      const float scale = std::ldexp(1.0f, -static_cast<int>(6 + random.below(3)));
+      std::memcpy(token + LatentCacheView::scales_at(cache.kv_lora) + begin / 128 * 4, &scale, 4);
+      for (int64_t i = begin; i < std::min(begin + 128, cache.kv_lora); ++i) {
+        const float value = random.normal() * (random.below(16) == 0 ? 0x1p-13f : 1);
+        token[i] = std::byte{e4m3_from_float(value / scale)};
+      }
+    }
+    for (int64_t i = 0; i < cache.rope_dim; ++i) {
+      const uint16_t code = bf16_from_float(random.normal());
+      std::memcpy(token + LatentCacheView::rope_at(cache.kv_lora) + 2 * i, &code, 2);
     }
   }
   // A random ascending choice of at most top_k visible positions.
@@ -617,7 +760,9 @@ TEST_P(SparseMla, MatchesDoublePrecision) {
 // GLM-5.1's latents with few, many and odd numbers of heads.
 TEST_P(SparseMla, TakesAnyNumberOfHeads) {
   for (const int64_t heads : {1, 16, 65, 128}) {
-    check({heads, 512, 64, 8, 70, {100}, {2}}, backend->latent_dtype(), act(), act());
+    for (DType latent : latent_types()) {
+      check({heads, 512, 64, 8, 70, {100}, {2}}, latent, act(), act());
+    }
   }
 }
 
@@ -626,11 +771,13 @@ TEST_P(SparseMla, AgreesWithTheReferenceAtTheModelsShape) {
   if (is_reference()) GTEST_SKIP() << "skipped: it is the judge";
   const MlaCase c{64, 512, 64, 192, 2048, {2300, 60, 2048}, {1, 1, 2}};
   const auto reference = make_reference_backend(pool);
-  compare(c, *reference);
+  for (DType latent : latent_types()) compare(c, latent, *reference);
 }
 
 TEST_P(SparseMla, KeepsToOnePositionWhenOneDominates) {
-  check({8, 512, 64, 192, 256, {256}, {2}}, backend->latent_dtype(), act(), act(), 20);
+  for (DType latent : latent_types()) {
+    check({8, 512, 64, 192, 256, {256}, {2}}, latent, act(), act(), 20);
+  }
 }
 
 }  // namespace

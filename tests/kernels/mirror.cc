@@ -57,7 +57,7 @@ BatchView MirrorCall::in(BatchView host) {
 }
 
 LatentCacheView MirrorCall::out(LatentCacheView host, const BatchView& host_batch) {
-  const int64_t bytes = pages_of(host_batch) * kPageTokens * host.width * dtype_size(host.dtype);
+  const int64_t bytes = pages_of(host_batch) * kPageTokens * host.token_bytes();
   host.data = copy(host.data, bytes, host.data);
   return host;
 }

@@ -1,4 +1,5 @@
 // The house rules as tests: who may include whom, and how long a file may grow.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -120,6 +121,23 @@ TEST(Lint, CudaHeadersStayInDeviceAndKernels) {
       }
     }
   }
+}
+
+// src/device/cuda/kernels.h says why.
+TEST(Lint, FilesWithKernelsHaveThemLoadedAtStart) {
+  size_t seen = 0;
+  for (const SourceFile& file : sources()) {
+    if (!file.path.ends_with(".cu") || file.room == "bench") continue;
+    const auto has = [&](const std::string& text) {
+      return std::any_of(file.lines.begin(), file.lines.end(), [&](const std::string& line) {
+        return line.find(text) != std::string::npos;
+      });
+    };
+    if (!has("__global__")) continue;
+    EXPECT_TRUE(has("LS_LOAD_AT_START(")) << file.path;
+    ++seen;
+  }
+  EXPECT_GT(seen, 20U);
 }
 
 TEST(Lint, FilesStayShort) {

@@ -88,6 +88,25 @@ INSTANTIATE_TEST_SUITE_P(All, OnADevice,
                            return name + "_" + std::get<1>(info.param);
                          });
 
+// In every layer, MTP's included, whether the host computes or a device.
+TEST(DeviceModel, Fp8LatentsChangeTheNumbersALittleAndTheDeviceHasTheHosts) {
+  const std::vector<int32_t> ids = golden_ids("conf-fp8");
+  const auto make = [&](const char* backend, std::optional<DType> latents) {
+    return TestModel(conformance("conf-fp8"), backend, 64, 1, 64, {}, false, latents);
+  };
+  TestModel host = make("reference", DType::kF8E4M3);
+  TestModel device = make("fake:reference", DType::kF8E4M3);
+  TestModel exact = make("reference", std::nullopt);
+  EXPECT_LT(host.layout.latent_page_bytes(), exact.layout.latent_page_bytes());
+  const engine::Scores a = host.score(ids, -1, 40, true);
+  const engine::Scores b = device.score(ids, -1, 7, true);
+  const engine::Scores c = exact.score(ids, -1, 40, true);
+  EXPECT_LT(relative_error(b.logits, a.logits), 1e-4);
+  EXPECT_LT(relative_error(b.mtp_logits, a.mtp_logits), 1e-4);
+  EXPECT_GT(relative_error(a.logits, c.logits), 1e-4) << "they are not used";
+  EXPECT_GT(relative_error(a.mtp_logits, c.mtp_logits), 1e-4) << "they are not used";
+}
+
 TEST(DeviceModel, RoutesAreCountedAndNotReadBack) {
   TestModel device(conformance("conf-fp8"), "fake:reference", 64, 1);
   const std::vector<int32_t> ids = golden_ids("conf-fp8");

@@ -81,7 +81,7 @@ Result<std::unique_ptr<kernels::Backend>> make_test_backend(ThreadPool& pool,
 
 TestModel::TestModel(const std::string& dir, const std::string& backend_name,
                      int64_t max_step_tokens, int threads, int64_t max_sequences,
-                     offload::StoreOptions offload, bool with_cpu)
+                     offload::StoreOptions offload, bool with_cpu, std::optional<DType> latents)
     : pool(threads), cpu_pool(threads) {
   auto opened = Checkpoint::open(dir);
   LS_CHECK_MSG(opened.has_value(), "{}", opened.error().message);
@@ -104,7 +104,7 @@ TestModel::TestModel(const std::string& dir, const std::string& backend_name,
   auto draft = model::Mtp::create(*checkpoint, *model, *backend, limits, offload);
   LS_CHECK_MSG(draft.has_value(), "{}", draft.error().message);
   mtp = std::make_unique<model::Mtp>(std::move(*draft));
-  layout = model::KvLayout::of(checkpoint->config(), *backend, /*with_mtp=*/true);
+  layout = model::KvLayout::of(checkpoint->config(), *backend, /*with_mtp=*/true, latents);
 }
 
 engine::Scores TestModel::score(std::span<const int32_t> ids, int64_t last, int64_t chunk,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,7 +49,7 @@ struct TestModel {
   // offload.cpu is the model's own: a host backend of the same arithmetic, where with_cpu.
   TestModel(const std::string& dir, const std::string& backend, int64_t max_step_tokens = 512,
             int threads = 2, int64_t max_sequences = 64, offload::StoreOptions offload = {},
-            bool with_cpu = false);
+            bool with_cpu = false, std::optional<DType> latents = std::nullopt);
 
   [[nodiscard]] engine::Scores score(std::span<const int32_t> ids, int64_t last, int64_t chunk,
                                      bool with_mtp, model::Observer* observer = nullptr);

@@ -452,9 +452,11 @@ TEST(MemoryPlan, IsWhatIsTakenAtEveryBudget) {
          {std::pair{0.0, 64}, {0.1, 64}, {0.5, 16}, {0.5, 0}, {0.9, 8}, {1.0, 16}}) {
       StoreOptions options = options_for(dir, share);
       options.decode_tokens = decode_tokens;
+      const std::optional<DType> latents =
+          share == 0.5 ? std::optional(DType::kF8E4M3) : std::nullopt;
       FakeDevice device(kernels::make_reference_backend(pool));
       const auto plan =
-          model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options, 640);
+          model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options, 640, latents);
       ASSERT_TRUE(plan) << plan.error().message;
       auto main = model::Model::create(
           *checkpoint, device, limits,
@@ -464,7 +466,7 @@ TEST(MemoryPlan, IsWhatIsTakenAtEveryBudget) {
                                           model::draft_options(options, checkpoint->config()));
       ASSERT_TRUE(mtp) << mtp.error().message;
       const auto cache = engine::KvPool::create(
-          model::KvLayout::of(checkpoint->config(), device, /*with_mtp=*/true), 10);
+          model::KvLayout::of(checkpoint->config(), device, /*with_mtp=*/true, latents), 10);
       ASSERT_TRUE(cache) << cache.error().message;
       EXPECT_EQ(device.memory().live_bytes(), plan->total()) << name << ", " << share;
     }

@@ -31,6 +31,8 @@ TEST(ServingPlan, KnowsTheBytesOfGlm) {
   EXPECT_EQ(bytes.moe_layers, 75);
   // 576 numbers in bf16 and a key of 132 bytes, 78 layers.
   EXPECT_EQ(bytes.cache_token, 78 * (576 * 2 + 132));
+  const auto config = Checkpoint::synthetic_config("glm-5.1:dense=3,moe=75");
+  EXPECT_EQ(model_bytes(*config, DType::kF8E4M3).cache_token, 78 * (656 + 132));
 }
 
 TEST(ServingPlan, SplitsALayerAsWorkedOutByHand) {

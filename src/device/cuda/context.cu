@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "device/cuda/context.h"
+#include "device/cuda/kernels.h"
 
 namespace longshore::device::cuda {
 namespace {
@@ -82,6 +83,7 @@ Result<void> tried(cudaError_t status, const char* what) {
 
 // Compiled for the same GPUs as every kernel.
 __global__ void probe() {}
+LS_LOAD_AT_START(probe);
 
 // Code for one GPU runs on no other; without this the first operation would fail, long after.
 Result<void> has_kernels(const cudaDeviceProp& device) {
@@ -115,6 +117,7 @@ Result<std::unique_ptr<Context>> Context::create(int device, int64_t scratch_byt
   cudaDeviceProp properties{};
   LS_TRY_VOID(tried(cudaGetDeviceProperties(&properties, device), "reading the CUDA device"));
   LS_TRY_VOID(has_kernels(properties));
+  LS_TRY_VOID(load_kernels());
   context->device_ = device;
   context->name_ = properties.name;
   context->capability_ = properties.major * 10 + properties.minor;

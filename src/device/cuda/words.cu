@@ -1,22 +1,8 @@
-#include <cuda.h>
-
+#include "device/cuda/driver.h"
 #include "device/cuda/words.h"
 
 namespace longshore::device::cuda {
 namespace {
-
-// The driver is not linked: without one the program runs on the CPU.
-template <typename Function>
-Function driver_function(const char* name) {
-  constexpr unsigned kCuda12 = 12000;
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  const cudaError_t status =
-      cudaGetDriverEntryPointByVersion(name, &found, kCuda12, cudaEnableDefault, &result);
-  return status == cudaSuccess && result == cudaDriverEntryPointSuccess
-             ? reinterpret_cast<Function>(found)
-             : nullptr;
-}
 
 using WordFunction = CUresult (*)(CUstream, CUdeviceptr, cuuint32_t, unsigned);
 

@@ -20,7 +20,7 @@ constexpr int64_t kFewestHeads =
 
 void CpuBackend::latent_store(const LatentStoreParams& p) {
   validate(p);
-  LS_CHECK(p.cache.dtype == DType::kBF16);
+  LS_CHECK(p.cache.dtype != DType::kF32);
   scalar::latent_store(pool_, p);
 }
 
@@ -154,9 +154,20 @@ void CpuBackend::index_select(const IndexSelectParams& p) {
   }
 }
 
+// The FP8 latent at `token` as bf16 [width] at to; returns to.
+const std::byte* CpuBackend::widen_latent(const LatentCacheView& cache, const std::byte* token,
+                                          std::byte* to) const {
+  const auto* scales =
+      reinterpret_cast<const float*>(token + LatentCacheView::scales_at(cache.kv_lora));
+  table_.widen_fp8(token, scales, kLatentGroup, cache.kv_lora, to);
+  std::memcpy(to + cache.kv_lora * 2, token + LatentCacheView::rope_at(cache.kv_lora),
+              static_cast<size_t>(cache.rope_dim * 2));
+  return to;
+}
+
 void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head, int64_t heads,
                               Worker& worker) {
-  const int64_t width = p.cache.width;
+  const int64_t width = p.cache.width();
   const int64_t size = dtype_size(p.q.dtype);
   const int64_t row_bytes = padded_segment(width) * (input_size(table_.narrow));
   // [heads] prepared queries c | rope, then one row of them as they came.
@@ -185,6 +196,8 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
   std::fill(block.highest, block.total, -std::numeric_limits<float>::infinity());
   std::fill(block.total, block.total + heads, 0.0f);
 
+  const bool fp8 = p.cache.dtype == DType::kF8E4M3;
+  std::byte* widened = worker.fourth.get(fp8 ? kTileRows * width * 2 : 0);
   Tile tile;
   tile.type = RowType::kBF16;
   tile.in = width;
@@ -196,7 +209,9 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
     block.count = tile.count;
     for (int s = 0; s < tile.count; ++s) {
       const int32_t position = selected[first + s];
-      tile.rows[s] = p.cache.token(p.batch.page(p.batch.sequence_of[t], position), position);
+      const std::byte* token =
+          p.cache.token(p.batch.page(p.batch.sequence_of[t], position), position);
+      tile.rows[s] = fp8 ? widen_latent(p.cache, token, widened + s * width * 2) : token;
       tile.scales[s] = nullptr;
       block.latents[s] = tile.rows[s];
     }
@@ -212,7 +227,7 @@ void CpuBackend::attend_heads(const SparseMlaParams& p, int64_t t, int64_t head,
 
 void CpuBackend::sparse_mla(const SparseMlaParams& p) {
   validate(p);
-  LS_CHECK(p.cache.dtype == DType::kBF16);
+  LS_CHECK(p.cache.dtype != DType::kF32);
   const int64_t tokens = p.o.rows;
   // Never fewer than kFewestHeads in a part, whatever the number of threads, so that the sums stay
   // the same.

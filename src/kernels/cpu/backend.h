@@ -49,6 +49,7 @@ class CpuBackend final : public Backend {
     Scratch tile;
     Scratch second;
     Scratch third;
+    Scratch fourth;
     std::vector<void*> targets;
     std::vector<const void*> sources;
   };
@@ -123,6 +124,8 @@ class CpuBackend final : public Backend {
                    int64_t first_page, int64_t pages, Worker& worker);
   void finish_selection(const IndexSelectParams& params, const ScoreRows& rows, int64_t t);
 
+  const std::byte* widen_latent(const LatentCacheView& cache, const std::byte* token,
+                                std::byte* to) const;
   void attend_heads(const SparseMlaParams& params, int64_t t, int64_t head, int64_t heads,
                     Worker& worker);
 

@@ -96,6 +96,8 @@ struct KernelTable {
   void (*index_scores)(const float* products, int64_t heads, const float* head_weights,
                        const float* key_scales, int count, float* scores);
   void (*attend)(const AttendBlock& block);
+  // out [n] bf16 = FP8 codes [n] * scales[i / segment]; segment is a multiple of 64.
+  void (*widen_fp8)(const void* codes, const float* scales, int64_t segment, int64_t n, void* out);
   // y [n] = x [n] / total.
   void (*divide)(const float* x, float total, int64_t n, StoreMode mode, void* y);
 };

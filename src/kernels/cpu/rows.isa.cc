@@ -58,6 +58,21 @@ LS_SIMD Vec load_up_to(const float* p, int64_t n) {
   return n >= kLanes ? load(p) : load_partial(p, n);
 }
 
+// Calls take(i, the values of codes i to i + kLanes) for 64 codes at p.
+template <typename Take>
+LS_SIMD void decode_fp8(const uint8_t* p, Take take) {
+#if defined(__AVX512VBMI__)
+  Vec pairs[2];
+  load_fp8_pairs(p, pairs);
+  alignas(64) uint16_t halves[kChunk];
+  store(halves, pairs[0]);
+  store(halves + kChunk / 2, pairs[1]);
+  for (int i = 0; i < kChunk; i += kLanes) take(i, load_bf16(halves + i));
+#else
+  for (int i = 0; i < kChunk; i += kLanes) take(i, load_fp8(p + i));
+#endif
+}
+
 LS_SIMD void silu_mul_block(const float* gate, const float* up, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += kLanes) {
     store(out + i, mul(silu(load_up_to(gate + i, n - i)), load_up_to(up + i, n - i)));
@@ -225,6 +240,20 @@ void attend(const AttendBlock& b) {
   }
 }
 
+void widen_fp8(const void* codes, const float* scales, int64_t segment, int64_t n, void* out) {
+  const auto* from = static_cast<const uint8_t*>(codes);
+  by_blocks(n, StoreMode::kBF16, out, [&](int64_t begin, int64_t length, float* values) {
+    alignas(64) uint8_t part[kChunk] = {};
+    const uint8_t* block = from + begin;
+    if (length < kChunk) {
+      std::memcpy(part, block, static_cast<size_t>(length));
+      block = part;
+    }
+    const Vec scale = broadcast(scales[begin / segment]);
+    decode_fp8(block, [&](int i, Vec decoded) { store(values + i, mul(decoded, scale)); });
+  });
+}
+
 #define LS_NAME_(isa) #isa
 #define LS_NAME(isa) LS_NAME_(isa)
 
@@ -247,6 +276,7 @@ const KernelTable kTable = {
     .add_scaled = add_scaled,
     .index_scores = index_scores,
     .attend = attend,
+    .widen_fp8 = widen_fp8,
     .divide = divide,
 };
 

@@ -23,6 +23,15 @@ __device__ __forceinline__ int32_t page_of(const BatchView& batch, int64_t seque
   return __ldg(batch.page_table + sequence * batch.page_table_width + position / kPageTokens);
 }
 
+// A token of the latent cache.
+template <bool kFp8>
+__device__ __forceinline__ std::byte* latent_of(const LatentCacheView& cache, int64_t page,
+                                                int32_t position) {
+  constexpr DType kDtype = kFp8 ? DType::kF8E4M3 : DType::kBF16;
+  return cache.data + (page * kPageTokens + position % kPageTokens) *
+                          LatentCacheView::token_bytes(kDtype, cache.kv_lora, cache.rope_dim);
+}
+
 // Rotates the pairs of row [rope_dim], in shared memory and written by this warp, in place. One
 // warp; its writes are visible to the warp afterwards.
 __device__ __forceinline__ void rope_row(float* row, int64_t rope_dim, int32_t position,

@@ -79,18 +79,18 @@ void softmax(Floats& logits) {
 
 // The latents that token t attends to: [count, width] fp32.
 Floats load_latents(const SparseMlaParams& p, int64_t t) {
-  const int64_t width = p.cache.width;
+  const int64_t width = p.cache.width();
   Floats latents = make(p.counts[t] * width);
   for (int64_t i = 0; i < p.counts[t]; ++i) {
     const int32_t s = p.selected[t * p.selected_stride + i];
     const std::byte* latent = p.cache.token(p.batch.page(p.batch.sequence_of[t], s), s);
-    to_float(latent, p.cache.dtype, width, latents.data() + i * width);
+    scalar::load_latent(p.cache, latent, latents.data() + i * width);
   }
   return latents;
 }
 
 void attend_token(const SparseMlaParams& p, int64_t t) {
-  const int64_t width = p.cache.width;
+  const int64_t width = p.cache.width();
   const Floats latents = load_latents(p, t);
   Floats weights = make(p.counts[t]);
   Floats q = make(width);

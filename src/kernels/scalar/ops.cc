@@ -136,7 +136,7 @@ void latent_store(ThreadPool& pool, const LatentStoreParams& p) {
       rope_angles(position, p.inv_freq, p.rope_dim, cosines.data(), sines.data());
       rope_rotate(latent.data() + p.kv_lora, p.rope_dim, cosines.data(), sines.data());
       const int32_t page = p.batch.page(p.batch.sequence_of[t], position);
-      from_float(latent.data(), p.kv.cols, p.cache.dtype, p.cache.token(page, position));
+      store_latent(p.cache, latent.data(), p.cache.token(page, position));
     }
   });
 }

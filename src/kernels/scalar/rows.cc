@@ -1,5 +1,6 @@
 #include "kernels/scalar/rows.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -27,6 +28,15 @@ void fp8_row(const WeightView& w, int64_t o, float* out) {
     for (int64_t i = begin; i < end; ++i) out[i] = e4m3_to_float(codes[i]) * scale;
     begin = end;
   }
+}
+
+// Largest magnitude; NaN if there is one. Magnitudes have the order of their bits.
+float highest_magnitude(const float* values, int64_t n) {
+  uint32_t highest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    highest = std::max(highest, __builtin_bit_cast(uint32_t, values[i]) & 0x7fffffffu);
+  }
+  return __builtin_bit_cast(float, highest);
 }
 
 }  // namespace
@@ -71,6 +81,32 @@ void from_float(const float* values, int64_t n, DType dtype, std::byte* out) {
   LS_CHECK(dtype == DType::kBF16);
   auto* codes = reinterpret_cast<uint16_t*>(out);
   for (int64_t i = 0; i < n; ++i) codes[i] = bf16_from_float(values[i]);
+}
+
+void store_latent(const LatentCacheView& c, const float* values, std::byte* token) {
+  if (c.dtype != DType::kF8E4M3) return from_float(values, c.width(), c.dtype, token);
+  auto* codes = reinterpret_cast<uint8_t*>(token);
+  auto* scales = reinterpret_cast<float*>(token + LatentCacheView::scales_at(c.kv_lora));
+  for (int64_t begin = 0; begin < c.kv_lora; begin += kLatentGroup) {
+    const int64_t end = std::min(begin + kLatentGroup, c.kv_lora);
+    const float scale = latent_scale(highest_magnitude(values + begin, end - begin));
+    for (int64_t i = begin; i < end; ++i) codes[i] = e4m3_from_float(values[i] / scale);
+    *scales++ = scale;
+  }
+  for (int64_t i = c.kv_lora; i < LatentCacheView::scales_at(c.kv_lora); ++i) codes[i] = 0;
+  from_float(values + c.kv_lora, c.rope_dim, DType::kBF16,
+             token + LatentCacheView::rope_at(c.kv_lora));
+}
+
+void load_latent(const LatentCacheView& c, const std::byte* token, float* out) {
+  if (c.dtype != DType::kF8E4M3) return to_float(token, c.dtype, c.width(), out);
+  const auto* codes = reinterpret_cast<const uint8_t*>(token);
+  const auto* scales =
+      reinterpret_cast<const float*>(token + LatentCacheView::scales_at(c.kv_lora));
+  for (int64_t i = 0; i < c.kv_lora; ++i) {
+    out[i] = e4m3_to_float(codes[i]) * scales[i / kLatentGroup];
+  }
+  to_float(token + LatentCacheView::rope_at(c.kv_lora), DType::kBF16, c.rope_dim, out + c.kv_lora);
 }
 
 void weight_row(const WeightView& w, int64_t o, float* out) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
+#include "kernels/paged.h"
 
 namespace longshore::kernels::scalar {
 
@@ -15,6 +16,10 @@ namespace longshore::kernels::scalar {
 void to_float(const std::byte* data, DType dtype, int64_t n, float* out);
 // The reverse, for fp32 and bf16 (round to nearest even).
 void from_float(const float* values, int64_t n, DType dtype, std::byte* out);
+
+// A token's latent [c.width()] in the cache's format, at `token` of it.
+void store_latent(const LatentCacheView& c, const float* values, std::byte* token);
+void load_latent(const LatentCacheView& c, const std::byte* token, float* out);
 
 // out [w.in] fp32 = row o of the weight.
 void weight_row(const WeightView& w, int64_t o, float* out);

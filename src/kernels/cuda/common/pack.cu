@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
@@ -65,6 +66,8 @@ __global__ void __launch_bounds__(kThreads)
 int64_t packed_stride(int64_t cols) {
   return ceil_div(cols, 8) * 8;
 }
+
+LS_LOAD_AT_START(pack_rows);
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/ops.h"
 
 namespace longshore::kernels::cuda {
@@ -34,6 +35,8 @@ void launch(Context& context, const int32_t* host, int count, int32_t* to) {
 // count and a pointer. Smaller launches exist because the driver copies all of a kernel's
 // parameters whatever the count.
 constexpr int kMostInts = 8176;
+
+LS_LOAD_AT_START(store_values<64>);
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 // (or of ids) crosses a number is found digit by digit of the logits' bits, each time by the sums
 // of all logits with the same digit. Masses are whole numbers, so that no sum depends on its order:
 // the result is the same in every run.
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/draw/draw.cuh"
 #include "kernels/cuda/ops.h"
@@ -246,6 +247,8 @@ int64_t pieces_of(const Context& context, const DrawParams& p) {
   const int64_t most = ceil_div(p.logits.cols, kThreads * kPerThread);
   return std::clamp(wanted, ceil_div(p.logits.cols, kPerBlock), most);
 }
+
+LS_LOAD_AT_START(search);
 
 }  // namespace
 

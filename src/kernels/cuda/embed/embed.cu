@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -14,6 +15,8 @@ __global__ void embed_rows(EmbedParams p) {
   for (int64_t i = threadIdx.x; i < p.y.cols; i += kThreads)
     y[i] = load_weight(p.table, p.ids[t], i);
 }
+
+LS_LOAD_AT_START(embed_rows);
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // A layer's routes go out to the host, its decision comes back. The waits are polls inside the
 // kernel that needs what is waited for: behind a wait of the stream its launch would still be to
 // come. No block waits for another block, so nothing is kept from running.
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/validate.h"
 
@@ -84,6 +85,8 @@ __global__ void accumulate(AddParams p, const int32_t* word) {
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
+
+LS_LOAD_AT_START(publish);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/experts/generic.h"
 
@@ -48,6 +49,8 @@ __global__ void down(ExpertsParams p, const __nv_bfloat16* hidden) {
   }
   if (threadIdx.x % kWarp == 0) *y = total;
 }
+
+LS_LOAD_AT_START(gate_up);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/experts/sort.h"
 
@@ -109,6 +110,8 @@ __global__ void add(ExpertsParams p, const float* routed) {
 int64_t most_items(int64_t routes, int64_t experts, int64_t tile) {
   return std::min(routes, std::min(experts, routes) + routes / tile);
 }
+
+LS_LOAD_AT_START(sort);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/stream.cuh"
 #include "kernels/cuda/experts/sort.h"
@@ -133,6 +134,8 @@ bool streams(const WeightView& w) {
   return w.dtype == DType::kF8E4M3 && w.in % kStreamColumns<Fp8Weight> == 0 &&
          w.block_cols == kStreamColumns<Fp8Weight> && w.block_rows % kMmaRows == 0;
 }
+
+LS_LOAD_AT_START(gate_up<Fp8Weight, 1>);
 
 }  // namespace
 

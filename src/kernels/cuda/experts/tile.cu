@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/experts/sort.h"
@@ -219,6 +220,8 @@ bool tiles(const WeightView& w) {
          w.in <= kMostTileBlocks * kTileColumns && w.block_cols == kTileColumns &&
          w.block_rows % 64 == 0;
 }
+
+LS_LOAD_AT_START(gate_up<32>);
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/tile_fp8.cuh"
 #include "kernels/cuda/experts/sort.h"
 #include "kernels/cuda/experts/tile_fp8.h"
@@ -267,6 +268,8 @@ void launch(Context& context, const ExpertsParams& p) {
   context.launched("experts");
   add_routed(context, p, call.routed);
 }
+
+LS_LOAD_AT_START(quantise);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -15,6 +16,8 @@ __global__ void gather(GatherRowsParams p) {
   for (int64_t i = threadIdx.x; i < p.y.cols; i += kThreads)
     store_activation(y, p.y.dtype, i, x[i]);
 }
+
+LS_LOAD_AT_START(gather);
 
 }  // namespace
 

@@ -1,4 +1,5 @@
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/index_gather/index_gather.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -32,6 +33,8 @@ __global__ void __launch_bounds__(kGatherThreads) gather_any_kernel(IndexGatherP
     }
   }
 }
+
+LS_LOAD_AT_START(gather_any_kernel);
 
 }  // namespace
 

@@ -1,4 +1,5 @@
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/format/e4m3.h"
@@ -85,6 +86,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) index_key_store_128_kernel(Inde
   reinterpret_cast<uint32_t*>(to)[slot * kDim / 4 + lane] = codes;
   if (lane == 0) reinterpret_cast<float*>(to + kPageTokens * kDim)[slot] = scale;
 }
+
+LS_LOAD_AT_START(index_key_store_kernel);
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/index_select/stages.h"
 #include "kernels/validate.h"
@@ -21,6 +22,8 @@ __global__ void publish_scores(ScorePass pass) {
     to[s] = s <= position ? pass.scores[row * pass.width + s] : -INFINITY;
   }
 }
+
+LS_LOAD_AT_START(publish_scores);
 
 }  // namespace
 

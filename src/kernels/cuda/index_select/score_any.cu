@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/index_select/stages.h"
 #include "kernels/format/e4m3.h"
@@ -61,6 +62,8 @@ __global__ void score_any_kernel(ScorePass pass, const float* queries, const flo
     if (lane == 0) pass.scores[row * pass.width + first + s] = score * scales[s];
   }
 }
+
+LS_LOAD_AT_START(prepare_any);
 
 }  // namespace
 

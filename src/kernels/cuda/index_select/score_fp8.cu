@@ -6,6 +6,7 @@
 // scale.
 #include <algorithm>
 
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/common/warpgroup.cuh"
 #include "kernels/cuda/index_select/stages.h"
@@ -311,6 +312,8 @@ void launch(Context& context, Work work) {
   kernel<<<blocks, kThreads, S::kSharedBytes, context.stream()>>>(work);
   context.launched("index_select: scores");
 }
+
+LS_LOAD_AT_START(prepare_fp8);
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include <cooperative_groups.h>
 
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/index_select/stages.h"
 
@@ -127,7 +128,7 @@ struct Threshold {
 // This block's part of a row as ordered bits.
 template <bool kInShared>
 struct Part {
-  const float4* scores;  // in device memory; what lies behind the last one is the row's padding
+  const float4* scores;  // in device memory; what lies behind the last one was never written
   uint4* kept;           // in shared memory
   int count;
 
@@ -144,7 +145,7 @@ struct Part {
   template <typename Count>
   __device__ void for_each(bool first_time, Count count_one) const {
     constexpr int kLoads = 4;
-    const int fours = (count + 3) / 4;
+    const int fours = count / 4;
     for (int first = static_cast<int>(threadIdx.x); first < fours; first += kLoads * kThreads) {
       uint4 bits[kLoads];
       if (first_time || !kInShared) {
@@ -170,13 +171,20 @@ struct Part {
       }
 #pragma unroll
       for (int l = 0; l < kLoads; ++l) {
-        const int left = count - (first + l * kThreads) * 4;
-        if (left > 0) count_one(bits[l].x);
-        if (left > 1) count_one(bits[l].y);
-        if (left > 2) count_one(bits[l].z);
-        if (left > 3) count_one(bits[l].w);
+        if (first + l * kThreads >= fours) continue;
+        count_one(bits[l].x);
+        count_one(bits[l].y);
+        count_one(bits[l].z);
+        count_one(bits[l].w);
       }
     }
+    const int rest = fours * 4 + static_cast<int>(threadIdx.x);
+    if (rest >= count) return;
+    if constexpr (kInShared) {
+      auto* bits = reinterpret_cast<uint32_t*>(kept);
+      if (first_time) bits[rest] = ordered_bits(reinterpret_cast<const float*>(scores)[rest]);
+    }
+    count_one((*this)[rest]);
   }
 };
 
@@ -427,6 +435,8 @@ void launch(Context& context, const ScorePass& pass, int ranks, size_t shared_by
   config.numAttrs = ranks > 1 ? 1 : 0;
   context.check(cudaLaunchKernelEx(&config, kernel, pass), "index_select: top");
 }
+
+LS_LOAD_AT_START(select_top_kernel<true>);
 
 }  // namespace
 

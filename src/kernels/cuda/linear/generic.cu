@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/linear/generic.h"
 
@@ -38,6 +39,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) product(HeadLinearParams p, boo
     store_activation(y, p.y.dtype, column, before + sum);
   }
 }
+
+LS_LOAD_AT_START(product);
 
 }  // namespace
 

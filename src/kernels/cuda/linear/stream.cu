@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/stream.cuh"
 #include "kernels/cuda/linear/library.h"
 #include "kernels/cuda/linear/stream.h"
@@ -89,6 +90,8 @@ void choose_tiles(Context& context, const HeadLinearParams& p, bool accumulate) 
   if (p.x.rows <= 16) return choose_groups<Weight, 2>(context, p, accumulate);
   choose_groups<Weight, 4>(context, p, accumulate);
 }
+
+LS_LOAD_AT_START(stream_rows<Fp8Weight, 1, 1, 8, 2>);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/linear/tile.h"
@@ -83,6 +84,8 @@ void launch(Context& context, const LinearParams& p, const TileTokens& tokens) {
   tile_rows<kTokens><<<grid, kTileThreads, kBytes, context.stream()>>>(p, tokens);
   context.launched("linear");
 }
+
+LS_LOAD_AT_START(tile_rows<32>);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -42,6 +43,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm_rows(RmsNormParams p) {
     store_activation(y, p.y.dtype, i, p.weight[i] * (x[i] * norm));
   }
 }
+
+LS_LOAD_AT_START(rms_norm_rows);
 
 }  // namespace
 

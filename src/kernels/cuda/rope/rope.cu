@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -40,6 +41,8 @@ __global__ void rope_rows(RopeParams p) {
     }
   }
 }
+
+LS_LOAD_AT_START(rope_rows);
 
 }  // namespace
 

@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -67,6 +68,8 @@ __global__ void route(RouterParams p) {
   ids[-1] = p.joined;
   weights[-1] = 1;
 }
+
+LS_LOAD_AT_START(route);
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // What passes between the router and those who compute experts: copies to mapped host memory, masks
 // of routes, sums.
+#include "device/cuda/kernels.h"
 #include "device/cuda/words.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -40,6 +41,8 @@ __global__ void accumulate(AddParams p) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < p.y.cols; i += stride)
     y[i] += x[i];
 }
+
+LS_LOAD_AT_START(mask);
 
 }  // namespace
 

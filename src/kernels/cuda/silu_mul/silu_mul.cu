@@ -1,3 +1,4 @@
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -21,6 +22,8 @@ __global__ void silu_mul_rows(SiluMulParams p) {
     if (i < p.y.cols) store_activation(y, p.y.dtype, i, silu(gate[i]) * up[i]);
   }
 }
+
+LS_LOAD_AT_START(silu_mul_rows);
 
 }  // namespace
 

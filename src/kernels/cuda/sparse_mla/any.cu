@@ -1,4 +1,5 @@
 #include "base/check.h"
+#include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/sparse_mla/sparse_mla.h"
 
@@ -19,21 +20,35 @@ __device__ float block_reduce(float value, float* partial, Combine combine) {
   return value;
 }
 
-__device__ const std::byte* latent_at(const SparseMlaParams& p, int64_t sequence,
-                                      int32_t position) {
-  const int64_t page = page_of(p.batch, sequence, position);
-  return p.cache.data +
-         (page * kPageTokens + position % kPageTokens) * p.cache.width * int64_t{sizeof(uint16_t)};
-}
+// One position's latent, c | k_rope.
+template <bool kFp8>
+struct Latent {
+  const std::byte* data;
+  int64_t kv_lora;
+
+  __device__ Latent(const SparseMlaParams& p, int64_t sequence, int32_t position)
+      : data(latent_of<kFp8>(p.cache, page_of(p.batch, sequence, position), position)),
+        kv_lora(p.kv_lora) {}
+
+  __device__ float operator[](int64_t i) const {
+    if constexpr (!kFp8) return load_activation(data, DType::kBF16, i);
+    if (i >= kv_lora) {
+      return load_activation(data + LatentCacheView::rope_at(kv_lora), DType::kBF16, i - kv_lora);
+    }
+    const auto* scales = reinterpret_cast<const float*>(data + LatentCacheView::scales_at(kv_lora));
+    return e4m3_decode(static_cast<uint8_t>(data[i])) * scales[i / kLatentGroup];
+  }
+};
 
 // One block per head and token.
+template <bool kFp8>
 __global__ void __launch_bounds__(kThreads) sparse_mla_any_kernel(SparseMlaParams p) {
   extern __shared__ float weights[];  // [selected_stride], then the query [kv_lora + rope_dim]
   __shared__ float partial[kWarps];
   const int64_t h = blockIdx.x;
   const int64_t t = blockIdx.y;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t width = p.cache.width;
+  const int64_t width = p.kv_lora + p.rope_dim;
   const int count = p.counts[t];
   const int32_t* selected = p.selected + t * p.selected_stride;
   const int64_t sequence = p.batch.sequence_of[t];
@@ -48,10 +63,10 @@ __global__ void __launch_bounds__(kThreads) sparse_mla_any_kernel(SparseMlaParam
   }
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x) / kWarp; i < count; i += kWarps) {
-    const std::byte* latent = latent_at(p, sequence, selected[i]);
+    const Latent<kFp8> latent(p, sequence, selected[i]);
     float product = 0;
     for (int64_t j = lane; j < width; j += kWarp) {
-      product += query[j] * load_activation(latent, DType::kBF16, j);
+      product += query[j] * latent[j];
     }
     product = warp_sum(product);
     if (lane == 0) weights[i] = product * p.scale;
@@ -72,25 +87,28 @@ __global__ void __launch_bounds__(kThreads) sparse_mla_any_kernel(SparseMlaParam
   for (int64_t j = threadIdx.x; j < p.kv_lora; j += kThreads) {
     float sum = 0;
     for (int i = 0; i < count; ++i) {
-      sum += weights[i] * load_activation(latent_at(p, sequence, selected[i]), DType::kBF16, j);
+      sum += weights[i] * Latent<kFp8>(p, sequence, selected[i])[j];
     }
     store_activation(p.o.data + t * p.o.stride * out_size, p.o.dtype, h * p.kv_lora + j,
                      sum / total);
   }
 }
 
+LS_LOAD_AT_START(sparse_mla_any_kernel<false>);
+
 }  // namespace
 
 void sparse_mla_any(Context& context, const SparseMlaParams& p) {
-  const int64_t bytes = (p.selected_stride + p.cache.width) * int64_t{sizeof(float)};
+  const int64_t bytes = (p.selected_stride + p.cache.width()) * int64_t{sizeof(float)};
   LS_CHECK_MSG(bytes <= context.shared_bytes_per_block() - 1024,
                "{} positions a token exceed the shared memory of this form", p.selected_stride);
-  context.check(
-      cudaFuncSetAttribute(sparse_mla_any_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(bytes)),
-      "sparse_mla");
+  const auto kernel =
+      p.cache.dtype == DType::kF8E4M3 ? sparse_mla_any_kernel<true> : sparse_mla_any_kernel<false>;
+  context.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(bytes)),
+                "sparse_mla");
   const dim3 grid(static_cast<unsigned>(p.heads), static_cast<unsigned>(p.o.rows));
-  sparse_mla_any_kernel<<<grid, kThreads, static_cast<size_t>(bytes), context.stream()>>>(p);
+  kernel<<<grid, kThreads, static_cast<size_t>(bytes), context.stream()>>>(p);
   context.launched("sparse_mla");
 }
 

@@ -6,7 +6,7 @@ namespace longshore::kernels::cuda {
 
 void sparse_mla(Context& context, const SparseMlaParams& p) {
   validate(p, Contents::kOnDevice);
-  LS_CHECK(p.cache.dtype == DType::kBF16);
+  LS_CHECK(p.cache.dtype != DType::kF32);
   if (p.o.rows == 0) return;
   constexpr int64_t kMostTokens = 65535;  // of one launch: the z extent of a grid
   LS_CHECK_MSG(p.o.rows <= kMostTokens, "{} tokens at once", p.o.rows);
