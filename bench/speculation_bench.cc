@@ -32,10 +32,10 @@ class Decoder {
           const CancelToken& cancel)
       : loaded_(loaded), engine_(*loaded.engine), options_(options), cancel_(cancel) {}
 
-  // turn: which prompts and seeds. At least eight requests, so that short answers count too.
+  // turn: which prompts and seeds.
   Result<Measured> run(const PromptSet& set, float temperature, int64_t batch, uint64_t turn) {
     Measured measured;
-    const int64_t groups = std::max<int64_t>(1, 8 / batch);
+    const int64_t groups = std::max<int64_t>(1, options_.requests / batch);
     for (int64_t group = 0; group < groups; ++group) {
       const uint64_t first = (turn * static_cast<uint64_t>(groups) + static_cast<uint64_t>(group)) *
                              static_cast<uint64_t>(batch);
@@ -165,6 +165,7 @@ class Pairs {
     add_speed_up(name, fmt::format("always {}, ", on.max_steps), interval_of(always_ratios),
                  report);
     add_guess_rows(name, guessed, report);
+    fmt::print(stderr, "{}: measured\n", name);
     return {};
   }
 
@@ -246,6 +247,7 @@ class Curve {
       }
     }
     add_rows(fmt::format("{}, batch {}", name, batch), sums, report);
+    fmt::print(stderr, "{}, batch {}: measured\n", name, batch);
     return {};
   }
 

@@ -71,7 +71,7 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
                                   most_logits * static_cast<int64_t>(sizeof(float)), "logits"));
   if (options.speculation.on()) {
     LS_CHECK_MSG(layout.layers() == model.config().num_layers + 1, "caches without the MTP layer");
-    LS_TRY(engine->drafter_, Drafter::create(options.speculation, model, threads));
+    engine->drafter_ = std::make_unique<Drafter>(options.speculation, model, threads);
     engine->set_speculation(options.speculation);
   }
   return engine;
@@ -210,7 +210,6 @@ bool Engine::forward(const StepPlan& plan) {
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   const int64_t vocab = model_->config().vocab_size;
   model::StepOutput output;
-  output.keep_hidden = drafter_ != nullptr && !left_;
   routed_ = model_->experts().counters().routed_experts;
   LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
   output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
@@ -437,9 +436,9 @@ bool Engine::step() {
   }
   if (done) {
     sample(plan);
-    done = keep_hidden(plan);
     report_.sample_seconds = watch.lap();
   }
+  note_hidden(plan, done);
   if (done) {
     deliver();
     report_.deliver_seconds += watch.lap();
