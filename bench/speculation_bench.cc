@@ -60,7 +60,8 @@ class Decoder {
         .map([](engine::RequestId) {});
   }
 
-  // Counts from the step in which every sequence decodes; until then nothing is drafted.
+  // Counts from the step in which every sequence decodes; until then nothing is guessed, but for
+  // what reading a prompt for the draft brings, whose seconds count.
   Result<void> decode(Measured& measured) {
     bool all_decode = false;
     engine_.pause_speculation(true);
@@ -75,7 +76,10 @@ class Decoder {
         const auto depth = static_cast<size_t>(report.draft_steps);
         measured.depths.resize(std::max(measured.depths.size(), depth + 1));
         ++measured.depths[depth];
-      } else if (engine_.decoding_only()) {
+        continue;
+      }
+      measured.seconds += report.draft_seconds;
+      if (engine_.decoding_only()) {
         all_decode = true;
         engine_.pause_speculation(false);
       }

@@ -122,24 +122,58 @@ Result<double> Engine::time_draft(int64_t sequences, int64_t depth) {
   return shortest;
 }
 
+namespace {
+
+// A prompt's hidden states are there for one step alone. Where that is one without guesses, whether
+// reading them now, with one guess of which the step makes use, is worth it for these sequences: by
+// half of what drafting is expected to save until they end.
+bool worth_reading(const SpeculationPolicy& policy, const Speculation& options, int64_t sequences,
+                   int64_t fresh, int64_t rows) {
+  if (options.always) return true;
+  const auto plain = policy.rate({sequences}, 0);
+  double saved = 0;  // of a token
+  for (int64_t steps = 1; plain && steps <= options.max_steps; ++steps)
+    saved = std::max(saved, 1 / *plain - 1 / policy.rate({sequences}, steps).value_or(*plain));
+  if (saved == 0) return false;
+  const double tokens = 1 + policy.acceptance(0);
+  const double one = tokens / *policy.rate({fresh}, 1);
+  const double with_reading = tokens / *policy.rate({fresh, 0, rows}, 1);
+  const double reading = (with_reading - one) / std::min(1.0, tokens / policy.stay());
+  const double cost = static_cast<double>(fresh) * (one + reading);
+  return cost < policy.credit() && cost < saved * static_cast<double>(fresh) * policy.stay() / 2;
+}
+
+}  // namespace
+
 bool Engine::draft() {
   backlog_ = 0;
   passes_ = 0;
-  if (!drafter_ || paused_ || left_ || drafter_->options().max_steps == 0) return true;
+  if (!drafter_ || left_ || drafter_->options().max_steps == 0) return true;
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
+  std::vector<Sequence*> fresh;
   for (Sequence* sequence : all) {
     const int64_t unread = sequence->unread(Drafter::kWindow);
     if (unread == 0) continue;
     able.push_back(sequence);
-    if (unread > 1 + drafter_->options().max_steps) backlog_ += unread;
+    if (unread <= 1 + drafter_->options().max_steps) continue;
+    fresh.push_back(sequence);
+    backlog_ += unread;
   }
   if (able.empty()) return true;
-  const int64_t steps =
-      drafter_->options().always
-          ? drafter_->options().max_steps
-          : policy_.choose({static_cast<int64_t>(all.size()), last_prefill_, backlog_});
-  if (steps == 0) return true;
+  const auto sequences = static_cast<int64_t>(all.size());
+  int64_t steps = 0;
+  if (!paused_) {
+    steps = drafter_->options().always ? drafter_->options().max_steps
+                                       : policy_.choose({sequences, last_prefill_, backlog_});
+  }
+  if (steps == 0) {
+    if (fresh.empty() || !worth_reading(policy_, drafter_->options(), sequences,
+                                        static_cast<int64_t>(fresh.size()), backlog_))
+      return true;
+    able = fresh;
+    steps = 1;
+  }
   scheduler_.decoding(steps);
   const Result<int64_t> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
   if (done) {

@@ -6,7 +6,8 @@
 
 namespace longshore::engine {
 
-const int64_t Drafter::kWindow = 32;
+// One more row and a sequence alone would not fit the captured steps.
+const int64_t Drafter::kWindow = 64;
 
 namespace {
 
