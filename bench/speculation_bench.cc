@@ -32,10 +32,10 @@ class Decoder {
           const CancelToken& cancel)
       : loaded_(loaded), engine_(*loaded.engine), options_(options), cancel_(cancel) {}
 
-  // turn: which prompts and seeds. At least eight requests, so that short answers count too.
+  // turn: which prompts and seeds.
   Result<Measured> run(const PromptSet& set, float temperature, int64_t batch, uint64_t turn) {
     Measured measured;
-    const int64_t groups = std::max<int64_t>(1, 8 / batch);
+    const int64_t groups = std::max<int64_t>(1, options_.requests / batch);
     for (int64_t group = 0; group < groups; ++group) {
       const uint64_t first = (turn * static_cast<uint64_t>(groups) + static_cast<uint64_t>(group)) *
                              static_cast<uint64_t>(batch);
@@ -60,7 +60,8 @@ class Decoder {
         .map([](engine::RequestId) {});
   }
 
-  // Counts from the step in which every sequence decodes; until then nothing is drafted.
+  // Counts from the step in which every sequence decodes; until then nothing is guessed, but for
+  // what reading a prompt for the draft brings, whose seconds count.
   Result<void> decode(Measured& measured) {
     bool all_decode = false;
     engine_.pause_speculation(true);
@@ -75,7 +76,10 @@ class Decoder {
         const auto depth = static_cast<size_t>(report.draft_steps);
         measured.depths.resize(std::max(measured.depths.size(), depth + 1));
         ++measured.depths[depth];
-      } else if (engine_.decoding_only()) {
+        continue;
+      }
+      measured.seconds += report.draft_seconds;
+      if (engine_.decoding_only()) {
         all_decode = true;
         engine_.pause_speculation(false);
       }
@@ -165,6 +169,7 @@ class Pairs {
     add_speed_up(name, fmt::format("always {}, ", on.max_steps), interval_of(always_ratios),
                  report);
     add_guess_rows(name, guessed, report);
+    fmt::print(stderr, "{}: measured\n", name);
     return {};
   }
 
@@ -246,6 +251,7 @@ class Curve {
       }
     }
     add_rows(fmt::format("{}, batch {}", name, batch), sums, report);
+    fmt::print(stderr, "{}, batch {}: measured\n", name, batch);
     return {};
   }
 

@@ -295,6 +295,11 @@ Run add_bench(CLI::App& command) {
   command.add_option("--pairs", flags->speculation.repeats, "speculation: pairs of runs of a case")
       ->check(CLI::Range(3, 1000))
       ->capture_default_str();
+  command
+      .add_option("--requests", flags->speculation.requests,
+                  "speculation: answers of every run at least")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command.add_flag("--recall", flags->recall,
                    "speculation: instead, how many of a token's experts the draft's routing tells");
   command.add_flag("--json", flags->as_json, "print JSON");

@@ -12,8 +12,8 @@ void Batch::clear() {
   pages_.clear();
 }
 
-int32_t Batch::add_sequence(const std::vector<int32_t>& pages) {
-  pages_.push_back(&pages);
+int32_t Batch::add_sequence(std::span<const int32_t> pages) {
+  pages_.push_back(pages);
   return static_cast<int32_t>(pages_.size()) - 1;
 }
 
@@ -30,10 +30,10 @@ void Batch::want_logits() {
 void Batch::finish() {
   sequences_ = static_cast<int64_t>(pages_.size());
   width_ = 0;
-  for (const auto* pages : pages_) width_ = std::max(width_, static_cast<int64_t>(pages->size()));
+  for (const auto& pages : pages_) width_ = std::max(width_, static_cast<int64_t>(pages.size()));
   page_table_.assign(static_cast<size_t>(sequences_ * width_), 0);
   for (size_t b = 0; b < pages_.size(); ++b) {
-    std::copy(pages_[b]->begin(), pages_[b]->end(),
+    std::copy(pages_[b].begin(), pages_[b].end(),
               page_table_.begin() + static_cast<std::ptrdiff_t>(b) * width_);
   }
   pages_.clear();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/scheduler.h"
@@ -18,7 +19,8 @@ class Batch {
   void build(const StepPlan& plan);
   // By hand: clear(), sequences with their tokens, finish(). add_sequence() returns its number.
   void clear();
-  int32_t add_sequence(const std::vector<int32_t>& pages);
+  // pages: until finish().
+  int32_t add_sequence(std::span<const int32_t> pages);
   void add_token(int32_t sequence, int32_t id, int64_t position);
   void want_logits();  // of the last token
   void finish();
@@ -34,7 +36,7 @@ class Batch {
   std::vector<int32_t> sequence_of_;  // [T]
   std::vector<int32_t> page_table_;   // [B, width_]; past a sequence's pages: 0, never read
   std::vector<int32_t> logit_rows_;
-  std::vector<const std::vector<int32_t>*> pages_;  // [B], until finish()
+  std::vector<std::span<const int32_t>> pages_;  // [B], until finish()
   int64_t sequences_ = 0;
   int64_t width_ = 0;
 };

@@ -71,7 +71,7 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const model:
                                   most_logits * static_cast<int64_t>(sizeof(float)), "logits"));
   if (options.speculation.on()) {
     LS_CHECK_MSG(layout.layers() == model.config().num_layers + 1, "caches without the MTP layer");
-    LS_TRY(engine->drafter_, Drafter::create(options.speculation, model, threads));
+    engine->drafter_ = std::make_unique<Drafter>(options.speculation, model, threads);
     engine->set_speculation(options.speculation);
   }
   return engine;
@@ -228,7 +228,6 @@ model::StepOutput Engine::output_of(const StepPlan& plan, int64_t rows) {
   const int64_t vocab = model_->config().vocab_size;
   LS_CHECK(rows * vocab * dtype_size(DType::kF32) <= logits_.bytes());
   model::StepOutput output;
-  output.keep_hidden = drafter_ != nullptr && !left_;
   output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
   ask_for_draws(plan, output);
   return output;
@@ -470,15 +469,14 @@ void Engine::run_step() {
   report_.forward_seconds = watch.lap();
   masks_.wait();
   report_.mask_seconds = watch.lap();
-  if (done) complete(plan);
+  done ? complete(plan) : note_hidden(plan, /*done=*/false);
 }
 
 void Engine::complete(const StepPlan& plan) {
   Stopwatch watch;
   sample(plan);
-  const bool kept = keep_hidden(plan);
   report_.sample_seconds += watch.lap();
-  if (!kept) return;
+  note_hidden(plan, /*done=*/true);
   deliver();
   report_.deliver_seconds += watch.lap();
   report_.passes = 1;

@@ -130,15 +130,16 @@ class Engine {
   void set_speculation(const Speculation& speculation);
   // No drafts while paused; what is known of their worth stays.
   void pause_speculation(bool paused) { paused_ = paused; }
-  // As an engine without speculation: no hidden states are kept, and sequences that run meanwhile
-  // are never drafted for. For comparisons.
+  // As an engine without speculation: nothing of it is asked, noted or learnt. For comparisons.
   void leave_speculation(bool left) { left_ = left; }
   // What is known of the drafts' worth; it can be given back after set_speculation().
   [[nodiscard]] const SpeculationPolicy& policy() const { return policy_; }
   void set_policy(const SpeculationPolicy& policy) { policy_ = policy; }
   // Every sequence has given a token: no prompt is being read, nobody waits.
   [[nodiscard]] bool decoding_only() const;
-  // Captures the draft's steps (model::Mtp::capture_steps); nothing without speculation. kDevice.
+  // Captures the draft's steps (model::Mtp::capture_steps), after the target's, and measures what
+  // both take, as far as that is the same in every step; nothing without speculation. Nothing has
+  // been submitted. kDevice.
   [[nodiscard]] Result<void> capture_drafts(const model::GraphOptions& options);
 
   // kUsage: the request cannot be run (empty or too long prompt, ids or sampling out of range).
@@ -206,8 +207,12 @@ class Engine {
   void publish(Sequence& sequence);
   // Guesses for the sequences that decode, where that pays. False: interrupted or a fault.
   bool draft();
-  // False: a fault.
-  bool keep_hidden(const StepPlan& plan);
+  // Where the pass, if it came to its end, left the hidden states that the draft goes on from.
+  void note_hidden(const StepPlan& plan, bool done);
+  // Seconds of captured passes and of drafts by rows, before any request. kDevice.
+  Result<void> measure_costs();
+  Result<double> time_pass(int64_t rows);
+  Result<double> time_draft(int64_t sequences, int64_t depth);
   void teach_policy(const StepPlan& plan);
   void teach_experts(const StepPlan& plan);
   void sample(const StepPlan& plan);
@@ -247,7 +252,9 @@ class Engine {
       faulty_;  // [samplers_] after the draws: logits with NaN or infinity; nothing allowed
   MaskWorker masks_;
   std::unique_ptr<Drafter> drafter_;  // null: no speculation
+  MeasuredCosts measured_;
   SpeculationPolicy policy_{0};
+  int64_t passes_ = 0;   // of the step's drafts
   int64_t backlog_ = 0;  // rows that the step's drafts had to read beyond the last step's
   int64_t routed_ = 0;   // of the target's experts, before the step
   bool paused_ = false;

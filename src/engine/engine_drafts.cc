@@ -1,6 +1,9 @@
 // The engine's part in guessing ahead: when, what is kept for it, what it teaches the cost model.
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 #include "model/cost.h"
 
@@ -25,100 +28,180 @@ ExpertGrowth growth_of(const model::Model& model) {
 void Engine::set_speculation(const Speculation& speculation) {
   LS_CHECK(drafter_ != nullptr && speculation.max_steps <= options_.speculation.max_steps);
   drafter_->set_options(speculation);
-  policy_ = SpeculationPolicy(speculation.max_steps);
+  policy_ = SpeculationPolicy(speculation.max_steps, measured_);
   policy_.set_growth(growth_of(*model_));
 }
 
 Result<void> Engine::capture_drafts(const model::GraphOptions& options) {
   if (!drafter_) return {};
-  return options_.speculation.mtp->capture_steps(pool_.caches(), drafter_->kept(), options);
+  model::Mtp& mtp = *options_.speculation.mtp;
+  LS_TRY_VOID(mtp.capture_steps(pool_.caches(), model_->hidden_place(), options));
+  // Where the host decides about experts, what a pass takes depends on which it needs.
+  if (model_->captured_steps() == 0 || !mtp.draws() || !model_->experts().whole_on_device())
+    return {};
+  LS_TRY_VOID(measure_costs());
+  set_speculation(drafter_->options());
+  return {};
 }
+
+namespace {
+
+// A batch at the start of the first page, which nobody owns yet: so many sequences of one row, all
+// of whose logits are wanted.
+void fill(Batch& batch, int64_t sequences, int64_t position) {
+  static constexpr int32_t kFirstPage = 0;
+  batch.clear();
+  for (int64_t b = 0; b < sequences; ++b) {
+    batch.add_token(batch.add_sequence(std::span(&kFirstPage, 1)), 0, position);
+    batch.want_logits();
+  }
+  batch.finish();
+}
+
+constexpr int kTimes = 3;  // the shortest of which counts
+
+}  // namespace
+
+Result<void> Engine::measure_costs() {
+  const int64_t depths = options_.speculation.max_steps;
+  const int64_t most = options_.max_running * (1 + depths);
+  measured_.draft.resize(static_cast<size_t>(depths));
+  for (int64_t rows = 1; rows <= std::min<int64_t>(most, 64); rows += rows < 8 ? 1 : 8) {
+    LS_TRY(const double seconds, time_pass(rows));
+    measured_.forward.record(rows, seconds);
+    for (int64_t depth = 1; depth <= depths && rows <= options_.max_running; ++depth) {
+      LS_TRY(const double drafting, time_draft(rows, depth));
+      measured_.draft[static_cast<size_t>(depth - 1)].record(rows, drafting);
+    }
+  }
+  return {};
+}
+
+Result<double> Engine::time_pass(int64_t rows) {
+  const int64_t vocab = model_->config().vocab_size;
+  const std::vector<kernels::DrawRule> rules(static_cast<size_t>(rows));
+  const std::vector<uint8_t> drawn_only(rules.size(), 1);
+  drawn_.resize(rules.size());
+  model::StepOutput output;
+  output.logits = {logits_.data(), DType::kF32, rows, vocab, vocab};
+  output.drawn = drawn_;
+  output.rules = rules;
+  output.drawn_only = drawn_only;
+  double shortest = INFINITY;
+  for (int i = 0; i < kTimes; ++i) {
+    fill(batch_, rows, 0);
+    model::StepInput input = batch_.input();
+    input.caches = pool_.caches();
+    const Stopwatch watch;
+    LS_TRY_VOID(model_->forward(input, output));
+    shortest = std::min(shortest, watch.seconds());
+  }
+  return shortest;
+}
+
+// After a pass of so many rows.
+Result<double> Engine::time_draft(int64_t sequences, int64_t depth) {
+  model::Mtp& mtp = *options_.speculation.mtp;
+  const std::vector<kernels::DrawRule> rules(static_cast<size_t>(sequences));
+  std::vector<int32_t> rows(rules.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<int32_t> ids(rules.size() * static_cast<size_t>(depth));
+  double shortest = INFINITY;
+  for (int i = 0; i < kTimes; ++i) {
+    const Stopwatch watch;
+    for (int64_t d = 0; d < depth; ++d) {
+      fill(batch_, sequences, d);
+      model::StepInput input = batch_.input();
+      input.caches = pool_.caches();
+      input.hidden_rows = rows.data();
+      LS_TRY_VOID(mtp.draw(input, d == 0 ? model_->hidden() : mtp.hidden(), rules));
+    }
+    LS_TRY_VOID(mtp.take_drawn(ids));
+    shortest = std::min(shortest, watch.seconds());
+  }
+  return shortest;
+}
+
+namespace {
+
+// A prompt's hidden states are there for one step alone. Where that is one without guesses, whether
+// reading them now, with one guess of which the step makes use, is worth it for these sequences: by
+// half of what drafting is expected to save until they end.
+bool worth_reading(const SpeculationPolicy& policy, const Speculation& options, int64_t sequences,
+                   int64_t fresh, int64_t rows) {
+  if (options.always) return true;
+  const auto plain = policy.rate({sequences}, 0);
+  double saved = 0;  // of a token
+  for (int64_t steps = 1; plain && steps <= options.max_steps; ++steps)
+    saved = std::max(saved, 1 / *plain - 1 / policy.rate({sequences}, steps).value_or(*plain));
+  if (saved == 0) return false;
+  const double tokens = 1 + policy.acceptance(0);
+  const double one = tokens / *policy.rate({fresh}, 1);
+  const double with_reading = tokens / *policy.rate({fresh, 0, rows}, 1);
+  const double reading = (with_reading - one) / std::min(1.0, tokens / policy.stay());
+  const double cost = static_cast<double>(fresh) * (one + reading);
+  return cost < policy.credit() && cost < saved * static_cast<double>(fresh) * policy.stay() / 2;
+}
+
+}  // namespace
 
 bool Engine::draft() {
   backlog_ = 0;
-  if (!drafter_ || paused_ || left_ || drafter_->options().max_steps == 0) return true;
+  passes_ = 0;
+  if (!drafter_ || left_ || drafter_->options().max_steps == 0) return true;
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
+  std::vector<Sequence*> fresh;
   for (Sequence* sequence : all) {
-    if (sequence->draft.lost) continue;
+    const int64_t unread = sequence->unread(Drafter::kWindow);
+    if (unread == 0) continue;
     able.push_back(sequence);
-    const int64_t unread = sequence->computed - sequence->draft.written;
-    if (unread > 1 + drafter_->options().max_steps) backlog_ += unread;
+    if (unread <= 1 + drafter_->options().max_steps) continue;
+    fresh.push_back(sequence);
+    backlog_ += unread;
   }
   if (able.empty()) return true;
-  const auto decoding = static_cast<int64_t>(all.size());
-  int64_t steps = drafter_->options().always ? drafter_->options().max_steps
-                                             : policy_.choose({decoding, last_prefill_, backlog_});
-  if (pass_) steps = std::min(steps, model_->beside_tokens() / decoding - 1);
+  const auto sequences = static_cast<int64_t>(all.size());
+  int64_t steps = 0;
+  if (!paused_) {
+    steps = drafter_->options().always ? drafter_->options().max_steps
+                                       : policy_.choose({sequences, last_prefill_, backlog_});
+  }
+  if (steps == 0) {
+    if (fresh.empty() || !worth_reading(policy_, drafter_->options(), sequences,
+                                        static_cast<int64_t>(fresh.size()), backlog_))
+      return true;
+    able = fresh;
+    steps = 1;
+  }
+  if (pass_) steps = std::min(steps, model_->beside_tokens() / sequences - 1);
   if (steps <= 0) return true;
   scheduler_.decoding(steps);
-  const Result<void> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
-  if (done) return true;
+  const Result<int64_t> done = drafter_->draft(able, steps, pool_.caches(), interrupt_);
+  if (done) {
+    passes_ = *done;
+    return true;
+  }
   if (done.error().kind == ErrorKind::kCancelled) return false;
   fail_all(done.error());
   return false;
 }
 
-namespace {
-
-// Hidden states are kept where drafting may pay, now or once fewer sequences decode, and where the
-// ledger has what a look at it costs. Otherwise the sequences of this time are never drafted for.
-bool worth_keeping(const SpeculationPolicy& policy, const Speculation& options,
-                   const SpeculationLoad& load) {
-  if (options.always || options.max_steps == 0) return true;
-  for (const SpeculationLoad& some : {load, SpeculationLoad{1, 0}}) {
-    const auto plain = policy.rate(some, 0);
-    for (int64_t steps = 1; steps <= options.max_steps; ++steps) {
-      const auto promised = policy.rate({some.sequences, some.prefill_rows}, steps);
-      if (!plain || !promised || *promised > *plain) return true;
-    }
-  }
-  const double plain_step = static_cast<double>(load.sequences) / *policy.rate(load, 0);
-  const double tokens = 1 + policy.acceptance(0);
-  const double more =
-      static_cast<double>(load.sequences) * tokens *
-      (1 / *policy.rate(load, 1) - 1 / *policy.rate({load.sequences, load.prefill_rows}, 1));
-  return policy.credit() > plain_step + more / std::min(1.0, tokens / policy.stay());
-}
-
-}  // namespace
-
 // Before deliver(), which ends sequences.
-bool Engine::keep_hidden(const StepPlan& plan) {
-  if (!drafter_) return true;
-  std::vector<Sequence*> all;
-  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
-  int64_t unread = 0;
-  for (const StepPlan::Item& item : plan.items) {
-    if (!item.sequence->draft.lost)
-      unread += item.sequence->computed - item.sequence->draft.written;
-  }
-  const SpeculationLoad load{std::max<int64_t>(plan.decode_tokens, 1), plan.prefill_tokens, unread};
-  if (left_ || !(paused_ || worth_keeping(policy_, drafter_->options(), load))) {
-    for (Sequence* sequence : all) {
-      sequence->draft = {};
-      sequence->draft.lost = true;
-    }
-    return true;
-  }
-  const Result<int64_t> first = drafter_->keep(all);
-  if (!first) {
-    fail_all(first.error());
-    return false;
-  }
-  int64_t row = *first;
+void Engine::note_hidden(const StepPlan& plan, bool done) {
+  if (!drafter_) return;
+  for (const auto& [id, sequence] : sequences_) sequence->draft.rows = 0;
+  if (!done || left_) return;
+  int64_t row = 0;
   size_t sampler = 0;
   for (const StepPlan::Item& item : plan.items) {
     int64_t right = item.tokens - item.drafts;
-    if (item.samples) {
-      const auto drawn = static_cast<int64_t>(sampled_[sampler++].size());
-      right += std::max<int64_t>(drawn - 1, 0);
-    }
-    DraftState& draft = item.sequence->draft;
-    for (int64_t i = 0; i < right && !draft.lost; ++i) draft.rows.push_back(row + i);
+    if (item.samples)
+      right += std::max<int64_t>(static_cast<int64_t>(sampled_[sampler++].size()) - 1, 0);
+    item.sequence->draft.row = row;
+    item.sequence->draft.rows = right;
     row += item.tokens;
   }
-  return true;
 }
 
 void Engine::teach_policy(const StepPlan& plan) {
@@ -126,15 +209,21 @@ void Engine::teach_policy(const StepPlan& plan) {
   if (!drafter_ || paused_ || left_ || plan.decode_tokens == 0) return;
   if (pass_) return;  // the CPU computes what the wire would bring: other costs than at other times
   teach_experts(plan);
-  policy_.record({.load = {plan.decode_tokens, plan.prefill_tokens, backlog_},
-                  .steps = report_.draft_steps,
-                  .rows = plan.tokens(),
-                  .forward_seconds = report_.plan_seconds + report_.forward_seconds +
-                                     report_.mask_seconds + report_.sample_seconds,
-                  .draft_seconds = report_.draft_seconds,
-                  .tokens = report_.tokens,
-                  .drafted = report_.drafted,
-                  .accepted = report_.accepted});
+  SpeculationStep step{.load = {plan.decode_tokens, plan.prefill_tokens, backlog_},
+                       .steps = passes_,
+                       .rows = plan.tokens(),
+                       .forward_seconds = report_.plan_seconds + report_.forward_seconds +
+                                          report_.mask_seconds + report_.sample_seconds,
+                       .draft_seconds = report_.draft_seconds,
+                       .tokens = report_.tokens,
+                       .drafted = report_.drafted,
+                       .accepted = report_.accepted};
+  const Speculation& options = drafter_->options();
+  if (options.row_seconds >= 0) {
+    step.forward_seconds = 1 + options.row_seconds * static_cast<double>(step.rows);
+    step.draft_seconds = options.pass_seconds * static_cast<double>(step.steps);
+  }
+  policy_.record(step);
 }
 
 // Only where the host sees the routes.

@@ -106,7 +106,7 @@ void Engine::finish_pass() {
   report_.mask_seconds = watch.lap();
   const StepPlan plan = pass_->plan;
   end_pass();
-  if (passed(plan, done)) complete(plan);
+  passed(plan, done) ? complete(plan) : note_hidden(plan, /*done=*/false);
 }
 
 // The model's part has ended: finished or abandoned.

@@ -140,20 +140,6 @@ void PrefixCache::publish(PageList& list, uint64_t salt, std::span<const int32_t
   }
 }
 
-void PrefixCache::mark_drafted(const PageList& list, int64_t tokens) {
-  int64_t page = list.shared;
-  for (int32_t number = list.node; number != 0; --page) {
-    Node& node = nodes_[static_cast<size_t>(number)];
-    if (node.drafted) return;
-    if (page * kTokens <= tokens) node.drafted = true;
-    number = node.parent;
-  }
-}
-
-bool PrefixCache::drafted(const PageList& list) const {
-  return list.node == 0 || nodes_[static_cast<size_t>(list.node)].drafted;
-}
-
 void PrefixCache::release(PageList& list) {
   for (int64_t i = static_cast<int64_t>(list.pages.size()); i > list.shared; --i) {
     pool_->give_back(list.pages[static_cast<size_t>(i - 1)]);

@@ -48,11 +48,6 @@ class PrefixCache {
   // Moves the list's own pages that ids fills completely into the tree. ids: the tokens whose
   // caches are written.
   void publish(PageList& list, uint64_t salt, std::span<const int32_t> ids);
-  // The draft's cache is written for the list's first `tokens` positions: its whole pages of the
-  // tree are known to be.
-  void mark_drafted(const PageList& list, int64_t tokens);
-  // Whether that is so for all of the list's shared pages.
-  [[nodiscard]] bool drafted(const PageList& list) const;
   // Unlocks the shared pages, frees the others, empties the list.
   void release(PageList& list);
   // As release(), but what nobody else uses of the list's pages is forgotten: their content is not
@@ -76,8 +71,7 @@ class PrefixCache {
     int32_t page = -1;
     int32_t users = 0;  // sequences whose list contains this page
     int32_t children = 0;
-    bool drafted = false;  // the draft's cache is written, and so are its ancestors'
-    uint64_t used = 0;     // time of the last unlock
+    uint64_t used = 0;  // time of the last unlock
     uint64_t salt = 0;
     uint64_t hash = 0;
     Tokens tokens{};

@@ -25,7 +25,6 @@ void Scheduler::leave(Sequence& sequence, bool trusted) {
   LS_CHECK_MSG(!sequence.in_pass, "a pass writes to the pages of request {}", sequence.id);
   if (trusted) {
     prefixes_->publish(sequence.pages, sequence.request.cache_salt, sequence.written());
-    prefixes_->mark_drafted(sequence.pages, sequence.draft.written);
     prefixes_->release(sequence.pages);
   } else {
     prefixes_->discard(sequence.pages);
@@ -152,10 +151,7 @@ bool Scheduler::take_pages(Sequence& sequence, StepPlan& plan) {
   if (missing + spare > prefixes_->obtainable() && !running_.empty()) return false;
   if (!prefixes_->grow(sequence.pages, pages_for(tokens))) return false;
   sequence.computed = sequence.pages.shared * kernels::kPageTokens;
-  // What the draft has not read of a prefix it cannot read any more: its hidden states are gone.
   sequence.draft = {};
-  sequence.draft.lost = !prefixes_->drafted(sequence.pages);
-  sequence.draft.written = sequence.draft.lost ? 0 : sequence.computed;
   if (!sequence.started) {
     plan.prefix_queries += tokens;
     plan.prefix_hits += sequence.computed;

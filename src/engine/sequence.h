@@ -13,14 +13,17 @@
 
 namespace longshore::engine {
 
-// What the draft knows of a sequence and guesses next.
+// What the draft knows of a sequence and guesses next. It has read some of the sequence's
+// positions, the ones before its first look and those of steps without guesses left out, and counts
+// them from 0: its place p is slot p % 64 of the page p / 64 after first_page.
 struct DraftState {
-  int64_t written = 0;  // positions, the first ones, whose draft cache is written
-  // The target's hidden states of positions [written, computed): the first of them in host memory,
-  // the others' numbers in HiddenRows.
-  std::vector<float> hidden;
-  std::vector<int64_t> rows;
-  bool lost = false;         // they are not there: no drafts until it is computed again
+  int64_t first_page = 0;  // of the sequence's pages
+  int64_t read = 0;        // places that are written
+  int64_t until = 0;       // of the positions below, none is still to be read
+  // The target's last pass left the hidden states of the last `rows` positions below
+  // Sequence::computed, from its row `row` on. 0: it was of others, or cut short.
+  int64_t row = 0;
+  int64_t rows = 0;
   std::vector<int32_t> ids;  // guesses of what follows Sequence::ids
   int64_t masks = 0;         // places whose mask is known: of the next token and after guesses
 };
@@ -107,6 +110,10 @@ struct Sequence {
   // The token after `guesses` guesses is drawn from the model's logits as they are.
   [[nodiscard]] bool draws_only(int64_t guesses) {
     return !constraint && sampler.draws_only() && banned(guesses).empty();
+  }
+  // Positions that the draft would read before its next guess, of at most `most` at once.
+  [[nodiscard]] int64_t unread(int64_t most) const {
+    return std::min(most, computed - std::max(draft.until, computed - draft.rows));
   }
   [[nodiscard]] std::span<const int32_t> written() const {
     return std::span(ids).first(static_cast<size_t>(computed));

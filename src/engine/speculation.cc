@@ -6,80 +6,41 @@
 
 namespace longshore::engine {
 
-Result<std::unique_ptr<Drafter>> Drafter::create(const Speculation& options, model::Model& target,
-                                                 ThreadPool& threads) {
-  LS_CHECK(options.on());
-  std::unique_ptr<Drafter> drafter(new Drafter(options, target, threads));
-  LS_TRY(drafter->kept_, HiddenRows::create(options.mtp->backend(), target.config().hidden_size,
-                                            target.limits().tokens, options.ring_bytes));
-  return drafter;
+// One more row and a sequence alone would not fit the captured steps.
+const int64_t Drafter::kWindow = 64;
+
+namespace {
+
+std::span<const int32_t> draft_pages(const Sequence& sequence) {
+  return std::span(sequence.pages.pages).subspan(static_cast<size_t>(sequence.draft.first_page));
 }
 
-Result<int64_t> Drafter::keep(std::span<Sequence* const> all) {
-  const ConstMatrixView hidden = target_->hidden();
-  const int64_t lowest = kept_->lowest_after(hidden.rows);
-  int64_t bytes = 0;
-  for (const Sequence* sequence : all)
-    bytes += static_cast<int64_t>(sequence->draft.hidden.size()) * 4;
-  for (Sequence* sequence : all) {
-    DraftState& draft = sequence->draft;
-    if (draft.rows.empty() || draft.rows.front() >= lowest) continue;
-    const auto count = static_cast<int64_t>(draft.rows.size());
-    bytes += count * hidden.cols * 4;
-    if (bytes > kKeptBytes) {
-      bytes -= count * hidden.cols * 4 + static_cast<int64_t>(draft.hidden.size()) * 4;
-      draft.hidden = {};
-      draft.rows = {};
-      draft.lost = true;
-      continue;
-    }
-    for (size_t begin = 0; begin < draft.rows.size();) {
-      size_t end = begin + 1;
-      while (end < draft.rows.size() && draft.rows[end] == draft.rows[end - 1] + 1) ++end;
-      LS_TRY_VOID(kept_->copy_to(draft.rows[begin], draft.rows[end - 1] + 1, draft.hidden));
-      begin = end;
-    }
-    draft.rows.clear();
-  }
-  return kept_->append(hidden);
-}
+}  // namespace
 
-void Drafter::add_hidden(const DraftState& draft, int64_t i) {
-  const int64_t width = target_->config().hidden_size;
-  const int64_t on_host = static_cast<int64_t>(draft.hidden.size()) / width;
-  rows_.push_back(i < on_host ? kept_->stage(static_cast<int64_t>(rows_.size()),
-                                             draft.hidden.data() + i * width)
-                              : kept_->row(draft.rows[static_cast<size_t>(i - on_host)]));
-}
-
-void Drafter::drop_read(DraftState& draft, int64_t count, int64_t width) {
-  const int64_t on_host = std::min(count, static_cast<int64_t>(draft.hidden.size()) / width);
-  draft.hidden.erase(draft.hidden.begin(), draft.hidden.begin() + on_host * width);
-  draft.rows.erase(draft.rows.begin(), draft.rows.begin() + (count - on_host));
-  draft.written += count;
-}
-
-Result<void> Drafter::run(std::span<Turn* const> last, ConstMatrixView hidden) {
+model::StepInput Drafter::input() {
+  batch_.finish();
   model::StepInput input = batch_.input();
   input.caches = caches_;
   input.cancel = cancel_;
   input.hidden_rows = rows_.data();
   LS_CHECK(static_cast<int64_t>(rows_.size()) == input.batch.tokens);
+  return input;
+}
+
+Result<void> Drafter::run(std::span<Turn* const> turns, ConstMatrixView hidden) {
+  const model::StepInput step = input();
   const int64_t vocab = target_->config().vocab_size;
-  const auto wanted = static_cast<int64_t>(input.logit_rows.size());
-  LS_CHECK(wanted == static_cast<int64_t>(last.size()));
+  const auto wanted = static_cast<int64_t>(step.logit_rows.size());
+  LS_CHECK(wanted == static_cast<int64_t>(turns.size()));
   logits_.resize(static_cast<size_t>(wanted * vocab));
   model::StepOutput output;
-  if (wanted > 0)
-    output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, wanted, vocab,
-                     vocab};
-  LS_TRY_VOID(options_.mtp->forward(input, hidden, output));
+  output.logits = {reinterpret_cast<std::byte*>(logits_.data()), DType::kF32, wanted, vocab, vocab};
+  LS_TRY_VOID(options_.mtp->forward(step, hidden, output));
   threads_->parallel_for(wanted, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      Turn& turn = *last[static_cast<size_t>(i)];
-      turn.row = input.logit_rows[static_cast<size_t>(i)];
-      propose(turn, std::span(logits_).subspan(static_cast<size_t>(i * vocab),
-                                               static_cast<size_t>(vocab)));
+      propose(
+          *turns[static_cast<size_t>(i)],
+          std::span(logits_).subspan(static_cast<size_t>(i * vocab), static_cast<size_t>(vocab)));
     }
   });
   return {};
@@ -115,88 +76,125 @@ void Drafter::propose(Turn& turn, std::span<float> logits) {
   if (sequence.stops_at(id)) turn.most = ahead + 1;
 }
 
-Result<void> Drafter::catch_up(std::span<Turn> turns) {
-  const int64_t width = target_->config().hidden_size;
-  size_t next = 0;
-  while (next < turns.size()) {
-    int64_t room = target_->limits().tokens;
-    batch_.clear();
-    rows_.clear();
-    // Hidden states of an earlier pass are written over: its guesses go no deeper in this step.
-    for (size_t done = 0; done < next; ++done)
-      turns[done].most = std::min<int64_t>(1, turns[done].most);
-    std::vector<Turn*> last;
-    std::vector<std::pair<Sequence*, int64_t>> taken;
-    for (; next < turns.size() && room > 0; ++next) {
-      Sequence& sequence = *turns[next].sequence;
-      DraftState& draft = sequence.draft;
-      const int64_t backlog = sequence.computed - draft.written;
-      LS_CHECK(static_cast<int64_t>(draft.hidden.size()) ==
-               (backlog - static_cast<int64_t>(draft.rows.size())) * width);
-      const int64_t count = std::min(backlog, room);
-      const int32_t number = batch_.add_sequence(sequence.pages.pages);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t position = draft.written + i;
-        add_hidden(draft, i);
-        batch_.add_token(number, sequence.ids[static_cast<size_t>(position + 1)], position);
-      }
-      room -= count;
-      taken.emplace_back(&sequence, count);
-      if (count < backlog) break;
-      batch_.want_logits();
-      last.push_back(&turns[next]);
+void Drafter::read(std::span<Turn> turns) {
+  batch_.clear();
+  rows_.clear();
+  for (Turn& turn : turns) {
+    const Sequence& sequence = *turn.sequence;
+    DraftState& draft = turn.sequence->draft;
+    const int64_t count = sequence.unread(kWindow);
+    const int64_t from = sequence.computed - count;
+    if (draft.read == 0) draft.first_page = from / kernels::kPageTokens;
+    const int32_t number = batch_.add_sequence(draft_pages(sequence));
+    for (int64_t i = 0; i < count; ++i) {
+      rows_.push_back(static_cast<int32_t>(draft.row + draft.rows - count + i));
+      batch_.add_token(number, sequence.ids[static_cast<size_t>(from + i + 1)], draft.read + i);
     }
-    batch_.finish();
-    LS_TRY_VOID(run(last, kept_->all()));
-    for (const auto& [sequence, count] : taken) drop_read(sequence->draft, count, width);
+    batch_.want_logits();
+    turn.row = static_cast<int32_t>(rows_.size()) - 1;
+    draft.read += count;
+    draft.until = sequence.computed;
   }
-  return {};
 }
 
-// The draft reads its own guess with its own hidden state; what it writes into its cache is
-// written again when the target's is known.
-Result<void> Drafter::deeper(std::span<Turn* const> turns) {
+void Drafter::go_deeper(std::span<Turn* const> turns, int64_t depth) {
   batch_.clear();
   rows_.clear();
   for (Turn* turn : turns) {
     const Sequence& sequence = *turn->sequence;
-    const auto guesses = static_cast<int64_t>(sequence.draft.ids.size());
+    const auto& guesses = sequence.draft.ids;
     rows_.push_back(turn->row);
-    const int32_t number = batch_.add_sequence(sequence.pages.pages);
-    batch_.add_token(number, sequence.draft.ids.back(), sequence.computed + guesses - 1);
+    turn->row = static_cast<int32_t>(rows_.size()) - 1;
+    const int32_t number = batch_.add_sequence(draft_pages(sequence));
+    batch_.add_token(number, guesses.empty() ? 0 : guesses.back(), sequence.draft.read + depth - 1);
     batch_.want_logits();
   }
-  batch_.finish();
-  return run(turns, options_.mtp->hidden());
 }
 
-Result<void> Drafter::draft(std::span<Sequence* const> sequences, int64_t steps,
-                            std::span<const model::LayerCache> caches, const CancelToken* cancel) {
+Result<void> Drafter::guess(std::span<Turn> turns) {
+  std::vector<Turn*> going;
+  for (Turn& turn : turns) going.push_back(&turn);
+  read(turns);
+  LS_TRY_VOID(run(going, target_->hidden()));
+  for (int64_t depth = 1;; ++depth) {
+    passes_ = std::max(passes_, depth);
+    std::erase_if(going, [depth](const Turn* turn) {
+      return turn->most <= depth || static_cast<int64_t>(turn->sequence->draft.ids.size()) < depth;
+    });
+    if (going.empty()) return {};
+    go_deeper(going, depth);
+    LS_TRY_VOID(run(going, options_.mtp->hidden()));
+  }
+}
+
+// All passes are queued before one is waited for: the id that a guess came to stays on the device,
+// which reads it for the next. Who goes deepest comes first, so that deeper passes have the same
+// rows.
+Result<void> Drafter::guess_on_device(std::span<Turn> turns) {
+  std::stable_sort(turns.begin(), turns.end(),
+                   [](const Turn& a, const Turn& b) { return a.most > b.most; });
+  std::vector<Turn*> going;
+  for (Turn& turn : turns) going.push_back(&turn);
+  std::vector<Turn*> guessed;  // [ids]
+  read(turns);
+  for (int64_t depth = 0; !going.empty(); passes_ = ++depth) {
+    if (depth > 0) go_deeper(going, depth);
+    rules_.clear();
+    for (const Turn* turn : going)
+      rules_.push_back(turn->sequence->sampler.rule(static_cast<uint64_t>(depth)));
+    const ConstMatrixView hidden = depth == 0 ? target_->hidden() : options_.mtp->hidden();
+    if (Result<void> queued = options_.mtp->draw(input(), hidden, rules_); !queued) {
+      LS_TRY_VOID(options_.mtp->take_drawn({}));
+      return queued;
+    }
+    guessed.insert(guessed.end(), going.begin(), going.end());
+    while (!going.empty() && going.back()->most <= depth + 1) going.pop_back();
+  }
+  drawn_.resize(guessed.size());
+  LS_TRY_VOID(options_.mtp->take_drawn(drawn_));
+  for (size_t i = 0; i < guessed.size(); ++i) {
+    Sequence& sequence = *guessed[i]->sequence;
+    std::vector<int32_t>& ids = sequence.draft.ids;
+    // Nothing follows an end, nor logits that are not finite.
+    if (drawn_[i] < 0) guessed[i]->most = 0;
+    if (static_cast<int64_t>(ids.size()) >= guessed[i]->most) continue;
+    const auto wrong = static_cast<int32_t>(options_.wrong_drafts ? 1 : 0);
+    ids.push_back(static_cast<int32_t>((drawn_[i] + wrong) % target_->config().vocab_size));
+    if (sequence.stops_at(ids.back())) guessed[i]->most = 0;
+  }
+  return {};
+}
+
+Result<int64_t> Drafter::draft(std::span<Sequence* const> sequences, int64_t steps,
+                               std::span<const model::LayerCache> caches,
+                               const CancelToken* cancel) {
   caches_ = caches;
   cancel_ = cancel;
+  passes_ = 0;
   std::vector<Turn> turns;
   for (Sequence* sequence : sequences) {
     // Guesses of a step that was interrupted are still good.
-    if (!sequence->draft.ids.empty() || sequence->draft.written == sequence->computed) continue;
+    if (!sequence->draft.ids.empty() || sequence->unread(kWindow) == 0) continue;
     const int64_t left = sequence->output_limit - sequence->stats.output_tokens - 1;
     const auto room = static_cast<int64_t>(sequence->pages.pages.size()) * kernels::kPageTokens -
                       sequence->computed - 1;
     const int64_t most = std::min({steps, left, room});
     if (most > 0) turns.push_back({sequence, most});
   }
-  Result<void> done = catch_up(turns);
-  for (int64_t depth = 1; done && depth < steps; ++depth) {
-    std::vector<Turn*> going;
-    for (Turn& turn : turns) {
-      if (static_cast<int64_t>(turn.sequence->draft.ids.size()) == depth && turn.most > depth)
-        going.push_back(&turn);
-    }
-    if (going.empty()) break;
-    done = deeper(going);
+  const bool draws = options_.mtp->draws();
+  const auto hosted = std::stable_partition(turns.begin(), turns.end(), [draws](const Turn& turn) {
+    return draws && turn.sequence->draws_only(0);
+  });
+  const auto split = static_cast<size_t>(hosted - turns.begin());
+  Result<void> done;
+  if (split > 0) done = guess_on_device(std::span(turns).first(split));
+  if (done && split < turns.size()) done = guess(std::span(turns).subspan(split));
+  if (done) return passes_;
+  for (Turn& turn : turns) {
+    turn.sequence->drop_drafts();
+    turn.sequence->draft.read = turn.sequence->draft.until = 0;  // not all may be written
   }
-  if (done) return {};
-  for (Turn& turn : turns) turn.sequence->drop_drafts();
-  return done;
+  return tl::unexpected<Error>(done.error());
 }
 
 }  // namespace longshore::engine

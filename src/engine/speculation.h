@@ -7,10 +7,11 @@
 // that random number alone, so the output's distribution is the target's exactly, with every
 // penalty, bias and mask, and for a seed the very tokens that plain decoding gives.
 //
-// The draft's row t takes the target's hidden state at t and the id at t + 1. Its cache lies in the
-// target's pages as one more layer. What it has not read yet waits as hidden states in the
-// backend's memory (HiddenRows) and, past that, in the host's: while nothing is drafted, it costs a
-// copy, and is caught up when drafting begins.
+// The draft's row t takes the target's hidden state at t and the id at t + 1. It reads them where
+// the target's last pass left them and nothing is kept beyond that: what a step without guesses
+// leaves behind is not read, and the draft counts places of its own (DraftState). Its cache lies in
+// the target's pages as one more layer, which no other sequence reads. Two sequences that were
+// given the same page may write over each other's there: that can cost a guess, never a token.
 //
 // Ownership: Mtp outlives the drafter. Threading: the engine's thread.
 #pragma once
@@ -24,7 +25,6 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "engine/batch.h"
-#include "engine/hidden_rows.h"
 #include "engine/sequence.h"
 #include "model/model.h"
 
@@ -37,36 +37,33 @@ struct Speculation {
   // For measurements. A draft counts as right with this probability, whatever the target says; the
   // output is then worthless. Below 0: off.
   double forced_acceptance = -1;
-  bool wrong_drafts = false;                    // every draft is made a wrong one
-  int64_t ring_bytes = HiddenRows::kRingBytes;  // at Engine::create()
+  bool wrong_drafts = false;  // every draft is made a wrong one
+  // For tests that shall not depend on the clock: what a step took as the cost model hears it is
+  // 1 and so much for every row, and so much for every pass of the draft. Below 0: off.
+  double row_seconds = -1;
+  double pass_seconds = 0;
 
   [[nodiscard]] bool on() const { return mtp != nullptr && max_steps > 0; }
 };
 
 class Drafter {
  public:
-  // kMemory: room for hidden states in the backend's memory. kDevice.
-  static Result<std::unique_ptr<Drafter>> create(const Speculation& options, model::Model& target,
-                                                 ThreadPool& threads);
+  Drafter(const Speculation& options, model::Model& target, ThreadPool& threads)
+      : options_(options), target_(&target), threads_(&threads) {}
   // The layer is the same.
   void set_options(const Speculation& options) { options_ = options; }
 
   // Reads what the draft has not read (at least a row, else there are no drafts) and proposes up to
   // `steps` ids for each sequence, fewer where it will end before or has no page for more:
-  // sequence.draft.ids. Sequences decode and are not lost. Interrupted or failed: no drafts.
-  // kCancelled, kDevice.
-  [[nodiscard]] Result<void> draft(std::span<Sequence* const> sequences, int64_t steps,
-                                   std::span<const model::LayerCache> caches,
-                                   const CancelToken* cancel);
-  // Keeps the hidden states of the target's last step; its rows have the numbers that follow the
-  // one that comes back. all: every sequence that has any. Those that are about to be written over
-  // go to the host, and past kKeptBytes there their sequence is lost to drafting. kDevice.
-  [[nodiscard]] Result<int64_t> keep(std::span<Sequence* const> all);
-  // Of the graphs' inputs (model::Mtp::capture_steps).
-  [[nodiscard]] ConstMatrixView kept() const { return kept_->all(); }
+  // sequence.draft.ids. Sequences decode. Returns how many passes that took at most, one after the
+  // other. Interrupted or failed: no drafts. kCancelled, kDevice.
+  [[nodiscard]] Result<int64_t> draft(std::span<Sequence* const> sequences, int64_t steps,
+                                      std::span<const model::LayerCache> caches,
+                                      const CancelToken* cancel);
   [[nodiscard]] const Speculation& options() const { return options_; }
 
-  static constexpr int64_t kKeptBytes = int64_t{1} << 30;
+  // Positions before a sequence's first guess that the draft reads at most.
+  static const int64_t kWindow;
 
  private:
   struct Turn {
@@ -74,30 +71,29 @@ class Drafter {
     int64_t most;     // drafts
     int32_t row = 0;  // the draft's last row of the pass before
   };
-  Drafter(const Speculation& options, model::Model& target, ThreadPool& threads)
-      : options_(options),
-        target_(&target),
-        backend_(&options.mtp->backend()),
-        threads_(&threads) {}
 
-  Result<void> catch_up(std::span<Turn> turns);
-  Result<void> deeper(std::span<Turn* const> turns);
-  // The batch goes through the layer; logits_ of the wanted rows and hidden_ of all are there.
-  // hidden: what rows_ are rows of.
-  Result<void> run(std::span<Turn* const> last, ConstMatrixView hidden);
+  // What the host must look at between two guesses, and what it need not.
+  Result<void> guess(std::span<Turn> turns);
+  Result<void> guess_on_device(std::span<Turn> turns);
+  // batch_ and rows_ of the first guess, and of one that goes deeper than `depth` guesses: the
+  // draft reads its own guess with its own hidden state. What it writes into its cache then is
+  // written again when the target's is known.
+  void read(std::span<Turn> turns);
+  void go_deeper(std::span<Turn* const> turns, int64_t depth);
+  [[nodiscard]] model::StepInput input();
+  // The batch goes through the layer and the host draws.
+  Result<void> run(std::span<Turn* const> turns, ConstMatrixView hidden);
   void propose(Turn& turn, std::span<float> logits);
-  // The hidden state of a sequence's i-th unread position is the next row's.
-  void add_hidden(const DraftState& draft, int64_t i);
-  static void drop_read(DraftState& draft, int64_t count, int64_t width);
 
   Speculation options_;
   model::Model* target_;
-  kernels::Backend* backend_;
   ThreadPool* threads_;
-  std::unique_ptr<HiddenRows> kept_;
+  int64_t passes_ = 0;
   Batch batch_;
-  std::vector<int32_t> rows_;  // [tokens] of the hidden states that a pass goes on from
-  std::vector<float> logits_;  // [wanted rows, vocab]
+  std::vector<int32_t> rows_;             // [tokens] of the hidden states that a pass goes on from
+  std::vector<float> logits_;             // [wanted rows, vocab]
+  std::vector<kernels::DrawRule> rules_;  // [wanted rows]
+  std::vector<int32_t> drawn_;            // [wanted rows of all passes]
   std::span<const model::LayerCache> caches_;
   const CancelToken* cancel_ = nullptr;
 };

@@ -8,16 +8,21 @@
 namespace longshore::engine {
 namespace {
 
-constexpr double kMargin = 0.01;       // that drafting must promise
-constexpr double kAllowance = 0.006;   // of all decoding time that trying may lose
-constexpr double kPrior = 0.7;         // acceptance before anything is known
-constexpr int64_t kMemory = 256;       // samples that an average of acceptance remembers
-constexpr int64_t kCostMemory = 24;    // and one of seconds
-constexpr int64_t kFirstPlain = 4;     // steps that teach what plain decoding costs
-constexpr int64_t kRefreshPlain = 96;  // steps after which that is measured again
-constexpr int64_t kRefreshDeep = 48;   // and the depth past the best
-constexpr double kPriorStay = 128;     // tokens of a sequence before any has ended
-constexpr int64_t kStayMemory = 32;    // sequences that its average remembers
+constexpr double kMargin = 0.015;       // that drafting must promise
+constexpr double kAllowance = 0.01;     // of all decoding time that trying may lose
+constexpr double kFirstCredit = 2;      // plain steps that it may lose beside
+constexpr double kMostCredit = 8;       // plain steps, of what it has gained
+constexpr double kPrior = 0.7;          // acceptance before anything is known
+constexpr int64_t kMemory = 512;        // guesses that an average of acceptance remembers
+constexpr int64_t kLookMemory = 64;     // and one that is looked at again after a while
+constexpr int64_t kCostMemory = 24;     // and one of seconds
+constexpr int64_t kFirstPlain = 4;      // steps that teach what plain decoding costs
+constexpr int64_t kFirstDrafts = 2;     // and drafts
+constexpr int64_t kRefreshPlain = 256;  // steps after which that is measured again
+constexpr int64_t kFirstWait = 16;      // steps between two looks
+constexpr int64_t kLongestWait = 512;   // and at most
+constexpr double kPriorStay = 128;      // tokens of a sequence before any has ended
+constexpr int64_t kStayMemory = 32;     // sequences that its average remembers
 
 }  // namespace
 
@@ -80,9 +85,17 @@ std::optional<double> RowCosts::at(int64_t rows, const ExpertGrowth& growth) con
   return below->second.seconds + slope * (growth.factor(rows) - from);
 }
 
-SpeculationPolicy::SpeculationPolicy(int64_t max_steps)
-    : max_steps_(max_steps), acceptance_(static_cast<size_t>(max_steps)), stay_(kPriorStay) {
+SpeculationPolicy::SpeculationPolicy(int64_t max_steps, const MeasuredCosts& measured)
+    : max_steps_(max_steps),
+      acceptance_(static_cast<size_t>(max_steps)),
+      forward_(measured.forward),
+      draft_(measured.draft),
+      first_drafts_(measured.draft.empty() ? kFirstDrafts : 0),
+      stay_(kPriorStay),
+      looks_{kFirstWait, 0},
+      deeper_{kFirstWait, 0} {
   LS_CHECK(max_steps >= 0);
+  draft_.resize(static_cast<size_t>(max_steps));
 }
 
 double SpeculationPolicy::acceptance(int64_t depth) const {
@@ -91,49 +104,104 @@ double SpeculationPolicy::acceptance(int64_t depth) const {
   return depth == 0 ? kPrior : acceptance(depth - 1);
 }
 
+// Of a depth that was never measured: in proportion to the nearest that was.
+std::optional<double> SpeculationPolicy::draft_cost(int64_t sequences, int64_t steps) const {
+  if (steps == 0) return 0;
+  const auto of = [&](int64_t depth) -> std::optional<double> {
+    if (depth < 1 || depth > max_steps_) return std::nullopt;
+    const auto seconds = draft_[static_cast<size_t>(depth - 1)].at(sequences);
+    if (!seconds) return std::nullopt;
+    return *seconds * static_cast<double>(steps) / static_cast<double>(depth);
+  };
+  for (int64_t away = 0; away < max_steps_; ++away) {
+    if (const auto below = of(steps - away)) return below;
+    if (const auto above = of(steps + away)) return above;
+  }
+  return std::nullopt;
+}
+
+double SpeculationPolicy::reading_cost(const SpeculationLoad& load) const {
+  return load.backlog > 0 ? reading_.at(load.backlog).value_or(0) : 0;
+}
+
+std::optional<double> SpeculationPolicy::cost(const SpeculationLoad& load, int64_t steps) const {
+  const auto forward = forward_.at(load.prefill_rows + load.sequences * (1 + steps), growth_);
+  if (!forward) return std::nullopt;
+  const auto draft = draft_cost(load.sequences, steps);
+  if (!draft) return std::nullopt;
+  return *forward + *draft;
+}
+
 std::optional<double> SpeculationPolicy::rate(const SpeculationLoad& load, int64_t steps) const {
-  const int64_t rows = load.prefill_rows + load.sequences * (1 + steps);
-  const auto forward = forward_.at(rows, growth_);
-  const auto draft = steps > 0 ? draft_.at(load.sequences) : 0.0;
-  if (!forward || !draft) return std::nullopt;
+  const auto known = cost(load, steps);
+  if (!known) return std::nullopt;
   double tokens = 1;
   double all_right = 1;
   for (int64_t depth = 0; depth < steps; ++depth) tokens += all_right *= acceptance(depth);
-  double seconds = *forward + static_cast<double>(steps) * *draft;
-  if (steps > 0 && load.backlog > 0) {
-    const double reading = reading_.at(load.backlog).value_or(0);
-    seconds += reading * std::min(1.0, tokens / stay_);
-  }
+  double seconds = *known;
+  if (steps > 0) seconds += reading_cost(load) * std::min(1.0, tokens / stay_);
   return static_cast<double>(load.sequences) * tokens / seconds;
+}
+
+double SpeculationPolicy::risk(const SpeculationLoad& load, int64_t steps) const {
+  return *cost(load, steps) + reading_cost(load) - *cost(load, 0);
+}
+
+int64_t SpeculationPolicy::best(const SpeculationLoad& load) const {
+  int64_t best = 0;
+  double highest = *rate(load, 0) * (1 + kMargin);
+  for (int64_t steps = 1; steps <= max_steps_; ++steps) {
+    const double promised = *rate(load, steps);
+    if (promised <= highest) continue;
+    highest = promised;
+    best = steps;
+  }
+  return best;
+}
+
+bool SpeculationPolicy::pays_at(const SpeculationLoad& load, double acceptance) const {
+  const double tokens = 1 + acceptance;
+  const double reading = reading_cost(load) * std::min(1.0, tokens / stay_);
+  return *cost(load, 1) + reading < tokens * *cost(load, 0);
+}
+
+// Two standard errors above what was measured.
+bool SpeculationPolicy::may_pay(const SpeculationLoad& load) const {
+  const auto count = static_cast<double>(std::min(acceptance_[0].count, kLookMemory));
+  const double part = (acceptance(0) * count + 0.5) / (count + 1);
+  return pays_at(load, std::min(1.0, part + 2 * std::sqrt(part * (1 - part) / (count + 1))));
+}
+
+// Now and then, as long as the ledger has more than that costs.
+int64_t SpeculationPolicy::look_deeper(const SpeculationLoad& load, int64_t steps) {
+  if (steps != deeper_than_) deeper_ = {kFirstWait, 0};
+  deeper_than_ = steps;
+  if (steps == max_steps_ || deeper_.since < deeper_.wait) return steps;
+  if (risk(load, steps + 1) > credit_) return steps;
+  deeper_ = {std::min(2 * deeper_.wait, kLongestWait), 0};
+  Acceptance& known = acceptance_[static_cast<size_t>(steps)];
+  known.count = std::min(known.count, kLookMemory);
+  return steps + 1;
 }
 
 int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   LS_CHECK(load.sequences >= 1);
-  const auto plain = rate(load, 0);
-  if (max_steps_ == 0 || !plain || plain_steps_ < kFirstPlain) return 0;
+  looking_ = false;
+  const auto plain = cost(load, 0);
+  if (max_steps_ == 0 || !plain || since_plain_ >= kRefreshPlain) return 0;
   if (!forward_.knows(load.prefill_rows + load.sequences)) return 0;
-  if (credit_ <= 0 || since_plain_ >= kRefreshPlain) return 0;
-  int64_t best = 0;
-  double highest = *plain * (1 + kMargin);
-  for (int64_t steps = 1; steps <= max_steps_; ++steps) {
-    const auto promised = rate(load, steps);
-    if (!promised) return steps;  // the draft's cost is not known: try
-    if (*promised <= highest) continue;
-    highest = *promised;
-    best = steps;
+  // The very first drafts tell what drafts cost, the second without what comes once.
+  if (first_drafts_ > 0) return plain_steps_ >= kFirstPlain ? 1 : 0;
+  int64_t steps = best(load);
+  if (steps > 0) {
+    steps = look_deeper(load, steps);
+    while (steps > 0 && risk(load, steps) > credit_) --steps;
+    return steps;
   }
-  // A look at what does not seem to pay: the ledger says how often. Deeper than the best, now and
-  // then.
-  const double second = static_cast<double>(load.sequences) / *plain;
-  if (best == 0) {
-    const double reading = load.backlog > 0 ? reading_.at(load.backlog).value_or(0) : 0;
-    return credit_ > second + reading ? 1 : 0;
-  }
-  if (best < max_steps_ && since_look_ >= kRefreshDeep && credit_ > second) {
-    since_look_ = 0;
-    return best + 1;
-  }
-  return best;
+  if (looks_.since < looks_.wait || !pays_at(load, 1) || risk(load, 1) > credit_) return 0;
+  looking_ = true;
+  acceptance_[0].count = std::min(acceptance_[0].count, kLookMemory);
+  return 1;
 }
 
 void SpeculationPolicy::record_end(int64_t tokens) {
@@ -149,70 +217,62 @@ void SpeculationPolicy::record_experts(int64_t rows, double distinct) {
   growth_.overlap += (overlap - growth_.overlap) / static_cast<double>(kCostMemory);
 }
 
+// By what such steps take on average: a step that the machine was away for is no loss of
+// drafting's.
 void SpeculationPolicy::settle(const SpeculationStep& step) {
   const SpeculationLoad& load = step.load;
-  const double spent = step.forward_seconds + step.draft_seconds - read_;
+  const double plain = *forward_.at(load.prefill_rows + load.sequences, growth_);
+  double spent = *forward_.at(step.rows, growth_);
+  if (step.steps > 0)
+    spent += draft_cost(load.sequences, step.steps).value_or(0) + reading_cost(load);
   credit_ += kAllowance * spent;
-  invested_ += read_;
   const double each = static_cast<double>(step.tokens) / static_cast<double>(load.sequences);
-  const double due = invested_ * std::min(1.0, each / stay_);
-  invested_ -= due;
-  credit_ -= due;
-  const auto plain = forward_.at(load.prefill_rows + load.sequences, growth_);
-  if (step.steps > 0 && plain) {
-    // Seconds that the machine was away for are no loss of drafting's.
-    credit_ += std::max(each * *plain - spent, -4 * *plain);
-  }
-  // It must reach what a look costs.
-  const double look = load.backlog > 0 ? 2 * reading_.at(load.backlog).value_or(0) : 0;
-  if (plain) credit_ = std::clamp(credit_, -8 * *plain - look, 8 * *plain + look);
+  if (step.rows > load.prefill_rows + load.sequences || step.steps > 0)
+    credit_ -= spent - each * plain;
+  credit_ = std::min(credit_, kMostCredit * plain + reading_cost(load));
 }
 
-// What reading a backlog takes is what its step takes longer than others.
+// What reading a backlog takes is what its draft takes longer than others.
 void SpeculationPolicy::learn_draft(const SpeculationStep& step) {
-  read_ = 0;
-  const auto steps = static_cast<double>(step.steps);
-  const auto known = draft_.at(step.load.sequences);
-  if (step.load.backlog == 0) {
-    draft_.record(step.load.sequences, step.draft_seconds / steps);
+  first_drafts_ = std::max<int64_t>(first_drafts_ - 1, 0);
+  RowCosts& costs = draft_[static_cast<size_t>(std::min(step.steps, max_steps_) - 1)];
+  const auto known = draft_cost(step.load.sequences, step.steps);
+  if (step.load.backlog == 0 || !known || step.draft_seconds < *known) {
+    costs.record(step.load.sequences, step.draft_seconds);
     return;
   }
-  if (!known) {
-    // The first of all: whatever it took, the device's first use among it, is paid once, and tells
-    // nothing of the next.
-    read_ = step.draft_seconds;
-    invested_ -= read_;
-    return;
-  }
-  // Guesses and reading together took less than guesses were thought to.
-  if (step.draft_seconds < *known * steps)
-    draft_.record(step.load.sequences, step.draft_seconds / steps);
-  read_ = std::max(0.0, step.draft_seconds - *known * steps);
-  reading_.record(step.load.backlog, read_);
+  reading_.record(step.load.backlog, step.draft_seconds - *known);
 }
 
 void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
   for (size_t depth = 0; depth < step.drafted.size() && depth < acceptance_.size(); ++depth) {
-    if (step.drafted[depth] == 0) break;
+    const int64_t drafted = step.drafted[depth];
+    if (drafted == 0) break;
     Acceptance& known = acceptance_[depth];
-    const double part =
-        static_cast<double>(step.accepted[depth]) / static_cast<double>(step.drafted[depth]);
-    ++known.count;
-    known.part += (part - known.part) / static_cast<double>(std::min(known.count, kMemory));
+    known.count += drafted;
+    const double wrong_by =
+        static_cast<double>(step.accepted[depth]) - static_cast<double>(drafted) * known.part;
+    const int64_t memory = std::min(known.count, std::max(kMemory, drafted));
+    known.part = std::clamp(known.part + wrong_by / static_cast<double>(memory), 0.0, 1.0);
   }
+  if (!looking_ || step.drafted.empty() || step.drafted[0] == 0) return;
+  // A look that was right, and one that leaves hope, is soon followed by another.
+  const bool soon = 2 * step.accepted[0] > step.drafted[0] || may_pay(step.load);
+  looks_ = {soon ? kFirstWait : std::min(2 * looks_.wait, kLongestWait), 0};
 }
 
 void SpeculationPolicy::record(const SpeculationStep& step) {
+  if (max_steps_ == 0) return;
+  if (plain_steps_ == 0 && step.steps == 0) credit_ += kFirstCredit * step.forward_seconds;
   forward_.record(step.rows, step.forward_seconds);
-  read_ = 0;
-  if (step.steps == 0) {
-    // The first ones buy the first trials.
-    if (plain_steps_++ < kFirstPlain) credit_ += step.forward_seconds;
-    since_plain_ = 0;
-  } else {
-    ++since_plain_;
-    ++since_look_;
+  ++looks_.since;
+  ++deeper_.since;
+  ++since_plain_;
+  if (step.steps > 0) {
     learn_draft(step);
+  } else if (step.drafted.empty()) {
+    ++plain_steps_;
+    since_plain_ = 0;
   }
   learn_acceptance(step);
   settle(step);

@@ -1,17 +1,20 @@
 // How many tokens to draft in the next step, from what was measured: acceptance per depth, seconds
-// of a forward pass by its rows, seconds of a draft step by its rows. Pure: no clock, no model.
+// of a forward pass by its rows, seconds of a draft by its depth and sequences. Pure: no clock, no
+// model.
 //
 // Expected tokens of a step with k drafts for each of B sequences: B (1 + a1 + a1 a2 + ...), a_d
 // the part of the drafts at depth d that was right where all before it were (Leviathan et al.,
 // arXiv 2211.17192, with acceptance by depth). Its seconds: F(P + B (1 + k)) + D(B, k), and where
-// the draft must first read what it has not read, that as an investment: spread over the tokens
-// that the sequences are expected to stay for. The k with the most tokens per second is chosen, and
-// 0 unless it gains more than kMargin.
+// the draft must first read what it has not read, that, spread over the tokens that the sequences
+// are expected to stay for. The k with the most tokens per second is chosen, and 0 unless it gains
+// more than kMargin.
 //
-// A wrong choice is paid out of a ledger: time lost against plain decoding is charged, an
-// investment in parts, time gained and a small part of all time is credited, and without credit
-// nothing is drafted. So what speculation can cost is bounded whatever the drafts are worth, and
-// what looked worthless is tried again from time to time.
+// All of it is paid out of a ledger, which begins with two plain steps: what a step takes longer
+// than plain decoding of its tokens is charged at once, readings included; gains are credited up to
+// some steps, and so is kAllowance of all time. A step with drafts is made only where the ledger
+// holds what it costs if every draft is wrong. So over the engine's life drafting loses at most
+// kAllowance of the time and those two steps, whatever the drafts are worth. What does not seem to
+// pay is looked at again, at intervals that double while the looks fail.
 //
 // Threading: one thread.
 #pragma once
@@ -70,18 +73,24 @@ struct SpeculationLoad {
 // What a step with decoding sequences came to.
 struct SpeculationStep {
   SpeculationLoad load;
-  int64_t steps = 0;                   // drafted at most, of any sequence
-  int64_t rows = 0;                    // of the forward pass
+  int64_t steps = 0;  // that the draft went deep at most; 0: its guesses, if any, are older
+  int64_t rows = 0;   // of the forward pass
   double forward_seconds = 0;          // the rest of the step included
-  double draft_seconds = 0;            // reading the backlog included
+  double draft_seconds = 0;            // of `steps`, reading the backlog included
   int64_t tokens = 0;                  // that the decoding sequences got
   std::vector<int64_t> drafted = {};   // [depth]
   std::vector<int64_t> accepted = {};  // [depth]
 };
 
+// Seconds that were measured at the start, before any request.
+struct MeasuredCosts {
+  RowCosts forward;             // of passes of the target
+  std::vector<RowCosts> draft;  // [depth - 1] of drafts, by sequences
+};
+
 class SpeculationPolicy {
  public:
-  explicit SpeculationPolicy(int64_t max_steps);
+  explicit SpeculationPolicy(int64_t max_steps, const MeasuredCosts& measured = {});
 
   // 0..max_steps.
   [[nodiscard]] int64_t choose(const SpeculationLoad& load);
@@ -102,28 +111,47 @@ class SpeculationPolicy {
   [[nodiscard]] const ExpertGrowth& growth() const { return growth_; }
 
  private:
+  // Seconds of a step without its reading, as far as known.
+  [[nodiscard]] std::optional<double> cost(const SpeculationLoad& load, int64_t steps) const;
+  [[nodiscard]] std::optional<double> draft_cost(int64_t sequences, int64_t steps) const;
+  [[nodiscard]] double reading_cost(const SpeculationLoad& load) const;
+  // What the step loses if every draft is wrong.
+  [[nodiscard]] double risk(const SpeculationLoad& load, int64_t steps) const;
+  [[nodiscard]] int64_t best(const SpeculationLoad& load) const;
+  // Whether one draft for each would pay if this part of them were right; whether it may, as little
+  // as is known of that part.
+  [[nodiscard]] bool pays_at(const SpeculationLoad& load, double acceptance) const;
+  [[nodiscard]] bool may_pay(const SpeculationLoad& load) const;
+  int64_t look_deeper(const SpeculationLoad& load, int64_t steps);
   void learn_draft(const SpeculationStep& step);
   void learn_acceptance(const SpeculationStep& step);
   void settle(const SpeculationStep& step);
 
   struct Acceptance {
     double part = 0;
-    int64_t count = 0;
+    int64_t count = 0;  // guesses
+  };
+  // Looks at what does not seem to pay: steps between them, and since the last.
+  struct Looks {
+    int64_t wait = 0;
+    int64_t since = 0;
   };
   int64_t max_steps_;
   std::vector<Acceptance> acceptance_;  // [max_steps]
   RowCosts forward_;
-  RowCosts draft_;    // of one draft step, by sequences
-  RowCosts reading_;  // of the backlog, by its rows
+  std::vector<RowCosts> draft_;  // [max_steps] of a draft of depth + 1, by sequences
+  RowCosts reading_;             // of the backlog, by its rows
   ExpertGrowth growth_;
-  double stay_ = 0;      // tokens of a sequence
-  int64_t ended_ = 0;    // sequences, as far as stay_ remembers
-  double invested_ = 0;  // seconds that are not charged yet
-  double read_ = 0;      // seconds of the last step's reading
-  double credit_ = 0;
-  int64_t plain_steps_ = 0;  // ever
-  int64_t since_plain_ = 0;  // steps since the last one without drafts
-  int64_t since_look_ = 0;   // steps with drafts since a deeper one was tried
+  int64_t first_drafts_ = 0;  // that are to come
+  double stay_ = 0;           // tokens of a sequence
+  int64_t ended_ = 0;         // sequences, as far as stay_ remembers
+  double credit_ = 0;         // seconds
+  int64_t plain_steps_ = 0;   // ever
+  int64_t since_plain_ = 0;   // steps since the last one without drafts
+  bool looking_ = false;      // the step that was chosen last is a look at drafting at all
+  Looks looks_;               // at drafting at all
+  Looks deeper_;              // a step deeper than the best
+  int64_t deeper_than_ = 0;   // the best that deeper_ is about
 };
 
 }  // namespace longshore::engine

@@ -12,9 +12,9 @@
 
 namespace longshore::kernels {
 
-// y[t] = table[ids[t]].
+// y[t] = table[ids[t]]; zeros where the id is -1 (DrawParams found none).
 struct EmbedParams {
-  const int32_t* ids = nullptr;  // [tokens], each in [0, vocab)
+  const int32_t* ids = nullptr;  // [tokens], each in [-1, vocab)
   WeightView table;              // [vocab, hidden]
   MatrixView y;                  // [tokens, hidden] fp32
 };

@@ -101,7 +101,7 @@ void validate(const EmbedParams& p, Contents contents) {
   LS_CHECK(p.y.cols == p.table.in && (p.ids != nullptr || p.y.rows == 0));
   if (contents == Contents::kOnDevice) return;
   for (int64_t t = 0; t < p.y.rows; ++t) {
-    LS_CHECK_MSG(p.ids[t] >= 0 && p.ids[t] < p.table.out, "id {}", p.ids[t]);
+    LS_CHECK_MSG(p.ids[t] >= -1 && p.ids[t] < p.table.out, "id {}", p.ids[t]);
   }
 }
 

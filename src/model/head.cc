@@ -6,6 +6,11 @@ namespace longshore::model {
 
 namespace {
 
+bool all_greedy(std::span<const kernels::DrawRule> rules) {
+  return std::all_of(rules.begin(), rules.end(),
+                     [](const kernels::DrawRule& rule) { return rule.temperature == 0; });
+}
+
 // Ids of the rows [first, first + logits.rows) of the output, whose logits lie at `logits`.
 Result<void> fetch_drawn(kernels::Backend& backend, const Workspace& ws, ConstMatrixView logits,
                          int64_t first, const StepOutput& output) {
@@ -13,25 +18,13 @@ Result<void> fetch_drawn(kernels::Backend& backend, const Workspace& ws, ConstMa
   const auto count = static_cast<size_t>(logits.rows);
   const auto rules = output.rules.subspan(static_cast<size_t>(first), count);
   int32_t* wanted = output.drawn.data() + first;
-  kernels::DrawParams params;
-  params.logits = logits;
-  params.greedy = std::all_of(rules.begin(), rules.end(),
-                              [](const kernels::DrawRule& rule) { return rule.temperature == 0; });
   if (backend.memory().host()) {
-    params.rules = rules.data();
-    params.ids = wanted;
-    backend.draw(params);
+    backend.draw(
+        {.logits = logits, .rules = rules.data(), .greedy = all_greedy(rules), .ids = wanted});
     return {};
   }
   const MatrixView ids = ws.drawn.first(logits.rows);
-  params.ids = ids.row_as<int32_t>(0);
-  if (!params.greedy) {
-    const MatrixView there = ws.draw_rules.first(logits.rows);
-    backend.copy_ints(reinterpret_cast<const int32_t*>(rules.data()), there.rows * there.cols,
-                      there.row_as<int32_t>(0));
-    params.rules = reinterpret_cast<const kernels::DrawRule*>(there.data);
-  }
-  backend.draw(params);
+  queue_draw(backend, ws, logits, rules, ids);
   return fetch(backend, ids,
                {reinterpret_cast<std::byte*>(wanted), DType::kI32, logits.rows, 1, 1});
 }
@@ -63,7 +56,7 @@ Result<void> run_head(StepContext& step, const float* norm, const WeightView& lm
   const auto rows = static_cast<int64_t>(input.logit_rows.size());
   LS_CHECK(rows == 0 || output.logits.rows == rows);
   LS_CHECK(output.drawn.empty() || static_cast<int64_t>(output.drawn.size()) == rows);
-  if (output.hidden.data != nullptr || output.keep_hidden || rows > 0) {
+  if (output.hidden.data != nullptr || rows > 0) {
     // In place: the residual stream ends here.
     step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
   }
@@ -90,6 +83,19 @@ void queue_head(StepContext& step, const float* norm, const WeightView& lm_head,
   step.backend.rms_norm({.x = x, .weight = norm, .eps = step.config.rms_norm_eps, .y = x});
   step.backend.gather_rows({.x = x, .rows = step.logit_rows, .y = head_input});
   step.backend.linear({.x = head_input, .w = lm_head, .y = step.ws.logits.first(rows)});
+}
+
+void queue_draw(kernels::Backend& backend, const Workspace& ws, ConstMatrixView logits,
+                std::span<const kernels::DrawRule> rules, MatrixView ids) {
+  kernels::DrawParams params{
+      .logits = logits, .greedy = all_greedy(rules), .ids = ids.row_as<int32_t>(0)};
+  if (!params.greedy) {
+    const MatrixView there = ws.draw_rules.first(logits.rows);
+    backend.copy_ints(reinterpret_cast<const int32_t*>(rules.data()), there.rows * there.cols,
+                      there.row_as<int32_t>(0));
+    params.rules = reinterpret_cast<const kernels::DrawRule*>(there.data);
+  }
+  backend.draw(params);
 }
 
 Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws, const LayerState& state,

@@ -13,6 +13,9 @@ namespace longshore::model {
 
 // The device's part of a captured step's end: final norm and logits of so many rows into ws.logits.
 void queue_head(StepContext& step, const float* norm, const WeightView& lm_head, int64_t rows);
+// Draws on a device: ids [logits.rows, 1] int32 there, rules [logits.rows] the host's.
+void queue_draw(kernels::Backend& backend, const Workspace& ws, ConstMatrixView logits,
+                std::span<const kernels::DrawRule> rules, MatrixView ids);
 // The host's: waits, and fetches what is wanted. kDevice.
 [[nodiscard]] Result<void> fetch_head(kernels::Backend& backend, const Workspace& ws,
                                       const LayerState& state, const StepInput& input,

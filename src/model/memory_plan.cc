@@ -30,12 +30,6 @@ offload::StoreOptions draft_options(const offload::StoreOptions& all, const GlmC
   return options;
 }
 
-KeptHidden KeptHidden::of(int64_t width, int64_t most, int64_t ring_bytes) {
-  constexpr int64_t kFloat = 4, kInt = 4;
-  const int64_t rows = std::max(2 * most, ring_bytes / (width * kFloat));
-  return {rows, (rows + most) * width * kFloat + most * kInt};
-}
-
 StepLimits beside_limits(const StepLimits& limits, const offload::StoreOptions& offload,
                          bool offloaded) {
   StepLimits beside = limits;
@@ -80,9 +74,6 @@ Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& b
     plan.weights += weights;
     plan.experts += experts;
     plan.activations += step;
-    // The engine takes it where it drafts (engine/hidden_rows.h).
-    if (limits.drafts > 0)
-      plan.activations += KeptHidden::of(config.hidden_size, limits.tokens).bytes;
   }
   const int64_t context = limits.context > 0 ? limits.context : config.max_positions;
   const int64_t pages =

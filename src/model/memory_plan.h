@@ -22,16 +22,6 @@ struct MemoryPlan {
   [[nodiscard]] int64_t total() const { return weights + experts + activations + cache; }
 };
 
-// Hidden states of the main model that wait on the device for the draft to read them.
-struct KeptHidden {
-  static constexpr int64_t kRingBytes = int64_t{64} << 20;
-  int64_t rows = 0;   // of the ring; as many as one step's follow it
-  int64_t bytes = 0;  // of all, with the rows' numbers
-
-  // width: hidden. most: tokens of one step.
-  [[nodiscard]] static KeptHidden of(int64_t width, int64_t most, int64_t ring_bytes = kRingBytes);
-};
-
 // A budget is for all slots: the target's part of it, and the draft's, by their layers.
 [[nodiscard]] offload::StoreOptions target_options(const offload::StoreOptions& all,
                                                    const GlmConfig& config, bool with_mtp);

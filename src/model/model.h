@@ -51,6 +51,11 @@ class Model {
   [[nodiscard]] ConstMatrixView hidden() const {
     return (last_beside_ ? *beside_ : main_).state.x.first(tokens_);
   }
+  // [any, hidden]: where those of a decode step always lie.
+  [[nodiscard]] ConstMatrixView hidden_place() const {
+    const LayerState& state = (beside_ ? *beside_ : main_).state;
+    return state.x.first(state.x.max_tokens());
+  }
 
   // forward() in parts, for a step whose experts stream from host memory: between its layers
   // forward() may run steps of up to beside_tokens(), over other positions. At most one such pass
@@ -150,9 +155,22 @@ class Mtp {
   // [KvLayout::layers()]: the last one is this layer's. Errors as Model::forward().
   [[nodiscard]] Result<void> forward(const StepInput& input, ConstMatrixView hidden,
                                      const StepOutput& output);
-  // As Model::capture_steps(), twice: steps that go on from rows of `kept`, whose place stays, and
-  // steps that go on from rows of this layer's own hidden states. They have hidden_rows.
-  [[nodiscard]] Result<void> capture_steps(std::span<const LayerCache> caches, ConstMatrixView kept,
+  // Whether guesses can follow one another without the host: a device, which holds all of this
+  // layer's experts.
+  [[nodiscard]] bool draws() const;
+  // One step of a chain of guesses; draws(). As forward(), but queued, and of every wanted row only
+  // an id is made, which stays on the device: drawn by rules [logit_rows.size()], -1 where a logit
+  // is not finite. The first step reads input.ids; in each that follows every row wants logits, and
+  // row t reads the id that the step before drew for its row t. kCancelled, kDevice.
+  [[nodiscard]] Result<void> draw(const StepInput& input, ConstMatrixView hidden,
+                                  std::span<const kernels::DrawRule> rules);
+  // Ends the chain and waits for it: its ids, step by step, row by row. ids: as many as were drawn;
+  // empty: they are not wanted. kDevice.
+  [[nodiscard]] Result<void> take_drawn(std::span<int32_t> ids);
+  // As Model::capture_steps(), twice: steps that go on from rows of the main model's hidden states,
+  // hidden_place(), and steps that go on from rows of this layer's own. They have hidden_rows.
+  [[nodiscard]] Result<void> capture_steps(std::span<const LayerCache> caches,
+                                           ConstMatrixView hidden_place,
                                            const GraphOptions& options);
   [[nodiscard]] int64_t replayed_steps() const { return replayed_; }
   [[nodiscard]] kernels::Backend& backend() const { return *backend_; }
@@ -166,14 +184,21 @@ class Mtp {
       offload::ExpertStore experts, Workspace workspace, LayerState state, StepArrays arrays,
       const StepLimits& limits);
   Result<void> run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output);
+  void check(const StepInput& input, ConstMatrixView hidden) const;
+  Result<void> queue_draw_step(const StepInput& input, ConstMatrixView hidden);
   Result<void> replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
                       const StepOutput& output);
   Result<void> capture_from(ConstMatrixView hidden, const StepInput& example,
                             const GraphOptions& options, StepGraphs& graphs);
   void queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
              const LayerCache& cache);
-  // Captured for hidden states that lie there; nullptr: none are.
-  [[nodiscard]] StepGraphs* graphs_from(ConstMatrixView hidden) const;
+  // What was captured for hidden states that lie there, and the graph that holds the step; nullptr:
+  // none does.
+  struct Captured {
+    StepGraphs* graphs = nullptr;
+    const StepGraphs::Step* step = nullptr;
+  };
+  [[nodiscard]] Captured find(const StepInput& input, ConstMatrixView hidden) const;
 
   const GlmConfig* config_;
   kernels::Backend* backend_;
@@ -187,8 +212,10 @@ class Mtp {
   StepLimits limits_;
   int64_t tokens_ = 0;
   int64_t replayed_ = 0;
-  const std::byte* kept_ = nullptr;        // where from_kept_ reads
-  std::unique_ptr<StepGraphs> from_kept_;  // nothing captured: nullptr
+  int64_t drawn_ = 0;                      // ids of the chain, the first rows of ws.drawn
+  int64_t last_drawn_ = 0;                 // of these, before the last step's
+  const std::byte* main_ = nullptr;        // where from_main_ reads
+  std::unique_ptr<StepGraphs> from_main_;  // nothing captured: nullptr
   std::unique_ptr<StepGraphs> from_own_;   // likewise
 };
 

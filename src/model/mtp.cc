@@ -44,29 +44,95 @@ Result<void> Mtp::forward(const StepInput& input, ConstMatrixView hidden,
   return done;
 }
 
-Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
-  LS_TRY_VOID(check_cancel(input));
+void Mtp::check(const StepInput& input, ConstMatrixView hidden) const {
   const int64_t tokens = input.batch.tokens;
   LS_CHECK(tokens >= 1 && hidden.cols == config_->hidden_size);
   LS_CHECK(input.hidden_rows != nullptr || hidden.rows == tokens);
   for (int64_t t = 0; input.hidden_rows != nullptr && t < tokens; ++t)
     LS_CHECK(input.hidden_rows[t] >= 0 && input.hidden_rows[t] < hidden.rows);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
-  tokens_ = tokens;
-  const int64_t longest = longest_context(input.batch);
-  StepGraphs* graphs = input.hidden_rows == nullptr ? nullptr : graphs_from(hidden);
-  if (graphs != nullptr) {
-    if (const StepGraphs::Step* graph = graphs->find(input, longest);
-        graph != nullptr && experts_.capturable(graph->shape.rows))
-      return replay(*graphs, *graph, input, output);
-  }
+}
+
+Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
+  LS_TRY_VOID(check_cancel(input));
+  check(input, hidden);
+  tokens_ = input.batch.tokens;
+  if (const Captured captured = find(input, hidden); captured.step != nullptr)
+    return replay(*captured.graphs, *captured.step, input, output);
   const StepArrays::View arrays = arrays_.stage(input);
   Tap tap(input.observer, *backend_);
-  StepContext step{*config_, weights_.inv_freq, *backend_,         workspace_, state_,
-                   experts_, arrays.batch,      arrays.logit_rows, longest,    tap};
+  StepContext step{*config_,
+                   weights_.inv_freq,
+                   *backend_,
+                   workspace_,
+                   state_,
+                   experts_,
+                   arrays.batch,
+                   arrays.logit_rows,
+                   longest_context(input.batch),
+                   tap};
   queue(step, arrays, hidden, input.caches.back());
   LS_TRY_VOID(check_cancel(input));
   return run_head(step, weights_.head_norm, lm_head_, input, output);
+}
+
+bool Mtp::draws() const {
+  return !backend_->memory().host() && experts_.whole_on_device();
+}
+
+Result<void> Mtp::draw(const StepInput& input, ConstMatrixView hidden,
+                       std::span<const kernels::DrawRule> rules) {
+  LS_TRY_VOID(check_cancel(input));
+  check(input, hidden);
+  const auto rows = static_cast<int64_t>(input.logit_rows.size());
+  LS_CHECK(draws() && rows >= 1 && static_cast<int64_t>(rules.size()) == rows);
+  LS_CHECK(drawn_ == 0 || (rows == input.batch.tokens && rows <= drawn_ - last_drawn_));
+  tokens_ = input.batch.tokens;
+  experts_.begin_step(tokens_);
+  LS_TRY_VOID(queue_draw_step(input, hidden));
+  experts_.end_step(tokens_);
+  model::queue_draw(*backend_, workspace_, workspace_.logits.first(rows), rules,
+                    workspace_.drawn.first(drawn_ + rows).slice_rows(drawn_, rows));
+  last_drawn_ = std::exchange(drawn_, drawn_ + rows);
+  return {};
+}
+
+Result<void> Mtp::queue_draw_step(const StepInput& input, ConstMatrixView hidden) {
+  const Captured captured = find(input, hidden);
+  const StepArrays::View arrays =
+      captured.step == nullptr ? arrays_.stage(input) : arrays_.stage(input, captured.step->shape);
+  if (drawn_ > 0) {
+    arrays_.take_ids(arrays,
+                     workspace_.drawn.first(drawn_).slice_rows(last_drawn_, drawn_ - last_drawn_));
+  }
+  if (captured.step != nullptr) {
+    captured.graphs->launch(*captured.step);
+    ++replayed_;
+    return experts_.serve(tokens_, captured.step->shape.rows, nullptr);
+  }
+  Tap tap(nullptr, *backend_);
+  StepContext step{*config_,
+                   weights_.inv_freq,
+                   *backend_,
+                   workspace_,
+                   state_,
+                   experts_,
+                   arrays.batch,
+                   arrays.logit_rows,
+                   longest_context(input.batch),
+                   tap};
+  queue(step, arrays, hidden, input.caches.back());
+  queue_head(step, weights_.head_norm, lm_head_, static_cast<int64_t>(input.logit_rows.size()));
+  return {};
+}
+
+Result<void> Mtp::take_drawn(std::span<int32_t> ids) {
+  const int64_t count = std::exchange(drawn_, 0);
+  last_drawn_ = 0;
+  if (ids.empty()) return backend_->synchronize();
+  LS_CHECK(static_cast<int64_t>(ids.size()) == count);
+  return fetch(*backend_, workspace_.drawn.first(count),
+               {reinterpret_cast<std::byte*>(ids.data()), DType::kI32, count, 1, 1});
 }
 
 void Mtp::queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
@@ -94,9 +160,15 @@ void Mtp::queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixVi
   run_layer(step, weights_.layer, cache, config_->num_layers);
 }
 
-StepGraphs* Mtp::graphs_from(ConstMatrixView hidden) const {
-  if (hidden.data == kept_) return from_kept_.get();
-  return hidden.data == state_.x.first(1).data ? from_own_.get() : nullptr;
+Mtp::Captured Mtp::find(const StepInput& input, ConstMatrixView hidden) const {
+  if (input.hidden_rows == nullptr || from_own_ == nullptr) return {};
+  StepGraphs* graphs = hidden.data == main_                    ? from_main_.get()
+                       : hidden.data == state_.x.first(1).data ? from_own_.get()
+                                                               : nullptr;
+  if (graphs == nullptr) return {};
+  const StepGraphs::Step* step = graphs->find(input, longest_context(input.batch));
+  if (step == nullptr || !experts_.capturable(step->shape.rows)) return {};
+  return {graphs, step};
 }
 
 Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, const StepInput& input,
@@ -108,9 +180,9 @@ Result<void> Mtp::replay(StepGraphs& graphs, const StepGraphs::Step& graph, cons
   return fetch_head(*backend_, workspace_, state_, input, output);
 }
 
-Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixView kept,
+Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixView hidden_place,
                                 const GraphOptions& options) {
-  from_kept_.reset();
+  from_main_.reset();
   from_own_.reset();
   device::Graphs* graphs = StepGraphs::of(*backend_);
   if (graphs == nullptr || !options.on) return {};
@@ -128,10 +200,10 @@ Result<void> Mtp::capture_steps(std::span<const LayerCache> caches, ConstMatrixV
   example.logit_rows = std::span(&zero, 1);
   example.hidden_rows = &zero;
   example.caches = caches;
-  kept_ = kept.data;
-  from_kept_ = std::make_unique<StepGraphs>(*graphs, caches);
+  main_ = hidden_place.data;
+  from_main_ = std::make_unique<StepGraphs>(*graphs, caches);
   from_own_ = std::make_unique<StepGraphs>(*graphs, caches);
-  LS_TRY_VOID(capture_from(kept, example, options, *from_kept_));
+  LS_TRY_VOID(capture_from(hidden_place, example, options, *from_main_));
   LS_TRY_VOID(capture_from(state_.x.first(limits_.tokens), example, options, *from_own_));
   LS_TRY_VOID(backend_->synchronize());
   experts_.end_step(/*tokens=*/1);

@@ -38,8 +38,7 @@ struct StepInput {
 // In host memory, rows without gaps.
 struct StepOutput {
   MatrixView hidden;  // [T, hidden] fp32 out: after the final norm. data == nullptr: not wanted
-  bool keep_hidden = false;  // Model::hidden() will be read, whether or not logits are wanted
-  MatrixView logits;         // [logit_rows.size(), vocab] fp32 out
+  MatrixView logits;  // [logit_rows.size(), vocab] fp32 out
   // [logit_rows.size()] out: ids drawn from the logits by `rules`, as kernels::DrawParams says.
   // Empty: none. Where drawn_only is 1, the id is all that is wanted of the row: from a device its
   // logits do not come then; in host memory they are written all the same.

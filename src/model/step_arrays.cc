@@ -103,6 +103,15 @@ StepArrays::View StepArrays::stage(const StepInput& input, const StepShape& shap
   return view;
 }
 
+// As bits: what is copied need not be numbers of its kind.
+void StepArrays::take_ids(const View& view, ConstMatrixView drawn) {
+  LS_CHECK(reinterpret_cast<const std::byte*>(view.ids) == device_.data() && drawn.cols == 1);
+  drawn.dtype = DType::kF32;
+  backend_->gather_rows({.x = drawn,
+                         .rows = view.logit_rows,
+                         .y = {device_.data(), DType::kF32, view.batch.tokens, 1, 1}});
+}
+
 void StepArrays::send() {
   backend_->copy_ints(packed_.data(), static_cast<int64_t>(packed_.size()),
                       reinterpret_cast<int32_t*>(device_.data()));

@@ -37,6 +37,9 @@ class StepArrays {
   // The same, rounded up to a captured step's shape: the view is the same for every step of that
   // shape. Rows past the step's repeat its last one, rows of logits likewise. On a device only.
   [[nodiscard]] View stage(const StepInput& input, const StepShape& shape);
+  // Of a staged step all of whose rows want logits, in order: row t's id becomes drawn[t], [rows of
+  // the step, 1] int32 in the device's memory. Queued. On a device only.
+  void take_ids(const View& view, ConstMatrixView drawn);
 
  private:
   void send();

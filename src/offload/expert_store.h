@@ -109,6 +109,10 @@ class ExpertStore {
   // Experts take at most so many bytes of the slots that create() took, from the next step on;
   // their number comes back. Any thread. kUsage: there are no slots, or not as many.
   [[nodiscard]] Result<int64_t> limit_slots(int64_t budget_bytes);
+  // Everything is on the device and the router's word stands: the host has no part in a step.
+  [[nodiscard]] bool whole_on_device() const {
+    return forced_ == nullptr && (resident_.has_value() || experts_->size() == 0);
+  }
   // Whether announce() and run() of a step of so many tokens may be captured.
   [[nodiscard]] bool capturable(int64_t tokens) const;
   // Whether the device goes on while the host does its part; if not, nothing is capturable.
@@ -163,9 +167,6 @@ class ExpertStore {
   void count(int64_t index, int64_t tokens, const Routes& routes);
   // What the last layer of device_ routed.
   void note(int64_t index);
-  [[nodiscard]] bool whole_on_device() const {
-    return forced_ == nullptr && (resident_.has_value() || experts_->size() == 0);
-  }
   // tokens_of: [per_layer] of one call of the layer.
   void add_uses(int64_t index, const std::vector<int32_t>& tokens_of);
 

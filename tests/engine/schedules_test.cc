@@ -152,7 +152,9 @@ void run_schedule(uint32_t seed, EngineCounters& totals, const Setting& setting)
                           .max_steps = 1 + below(3),
                           .always = below(3) != 0,
                           .forced_acceptance = -1,
-                          .wrong_drafts = below(4) == 0};
+                          .wrong_drafts = below(4) == 0,
+                          .row_seconds = 0.05,
+                          .pass_seconds = 0.1};
   }
   const auto engine = make_engine(*setting.model, chosen);
   std::vector<std::unique_ptr<Active>> active;
@@ -190,7 +192,9 @@ void run_schedule(uint32_t seed, EngineCounters& totals, const Setting& setting)
 // The schedules must meet what they are there for; a handful may miss what is rare.
 EngineCounters run_schedules(const Setting& setting, uint32_t schedules = 200) {
   const char* asked = std::getenv("LONGSHORE_SCHEDULES");
-  const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : schedules;
+  // Drafts take several times as long.
+  const uint32_t usual = setting.speculates ? std::min<uint32_t>(schedules, 60) : schedules;
+  const uint32_t count = asked != nullptr ? static_cast<uint32_t>(std::atoi(asked)) : usual;
   EngineCounters totals;
   for (uint32_t seed = 1; seed <= count && !testing::Test::HasFatalFailure(); ++seed)
     run_schedule(seed, totals, setting);

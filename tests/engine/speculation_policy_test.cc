@@ -128,6 +128,129 @@ TEST(SpeculationPolicy, DoesNotReadItForAFewTokens) {
   EXPECT_GE(run_sequences(policy, 5, 6, 400, random), 0.98);  // 3 deep: 0.65
 }
 
+// Groups of `sequences` answers of `stay` tokens, one group after another, in a world whose seconds
+// are a plain step's. What was spent over what plain decoding takes for the same tokens, less two
+// steps and what the first drafts, which are made to learn their cost, may take.
+double lost(const World& world, int64_t stay, double reading, int64_t count, std::mt19937& random) {
+  std::uniform_real_distribution<double> unit(0, 1);
+  SpeculationPolicy policy(3);
+  const double plain = 1 + world.row_seconds * static_cast<double>(world.sequences - 1);
+  const auto cost = [&](int64_t steps) {
+    const double rows = static_cast<double>(world.sequences * (1 + steps) - 1);
+    return 1 + world.row_seconds * rows + world.draft_seconds * static_cast<double>(steps);
+  };
+  double spent = 0;
+  double plainly = 0;
+  bool read = false;
+  double left = static_cast<double>(stay);
+  for (int64_t i = 0; i < count; ++i) {
+    const SpeculationLoad load{world.sequences, 0, read ? 0 : 32 * world.sequences};
+    const int64_t steps = policy.choose(load);
+    SpeculationStep step{.load = load, .steps = steps, .rows = world.sequences * (1 + steps)};
+    step.drafted.assign(static_cast<size_t>(steps), 0);
+    step.accepted = step.drafted;
+    step.tokens = world.sequences;
+    for (int64_t b = 0; b < world.sequences; ++b) {
+      for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
+        ++step.drafted[d];
+        if (unit(random) >= world.acceptance) break;
+        ++step.accepted[d];
+        ++step.tokens;
+      }
+    }
+    const auto noisy = [&](double s) { return s * (1 + world.noise * (2 * unit(random) - 1)); };
+    const double draft = world.draft_seconds * static_cast<double>(steps);
+    step.forward_seconds = noisy(cost(steps) - draft);
+    step.draft_seconds = noisy(draft) + (steps > 0 && !read ? reading : 0);
+    policy.record(step);
+    read = read || steps > 0;
+    spent += cost(steps) + step.draft_seconds - (steps > 0 ? noisy(draft) : 0);
+    const double each = static_cast<double>(step.tokens) / static_cast<double>(world.sequences);
+    plainly += each * plain;
+    if ((left -= each) > 0) continue;
+    policy.record_end(stay);
+    left = static_cast<double>(stay);
+    read = false;
+  }
+  return (spent - 2 * plain - 2 * (cost(1) + reading - plain)) / plainly - 1;
+}
+
+TEST(SpeculationPolicy, NeverLosesMoreThanAHundredAndAHalfInAnyWorld) {
+  std::mt19937 random(8);
+  for (const double acceptance : {0.0, 0.1, 0.3, 0.5, 0.7, 0.9}) {
+    for (const double row : {0.005, 0.05, 0.3}) {
+      for (const double draft : {0.1, 0.3, 0.8}) {
+        for (const int64_t sequences : {1, 4, 16}) {
+          for (const int64_t stay : {5, 30, 100000}) {
+            for (const int64_t steps : {200, 3000}) {
+              const World world{acceptance, row, draft, sequences, 0.1};
+              EXPECT_LE(lost(world, stay, 0.7, steps, random), 0.015)
+                  << "acceptance " << acceptance << ", a row costs " << row << ", a draft " << draft
+                  << ", " << sequences << " sequences of " << stay << " tokens, " << steps
+                  << " steps";
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SpeculationPolicy, LooksBecomeRareWhileTheyFail) {
+  std::mt19937 random(9);
+  SpeculationPolicy policy(3);
+  const World world{0, 0.05, 0.1, 1, 0};
+  run(policy, world, 2000, random);
+  int64_t looks = 0;
+  for (int i = 0; i < 4000; ++i) {
+    const int64_t steps = policy.choose({1, 0});
+    looks += steps;
+    policy.record({.load = {1, 0},
+                   .steps = steps,
+                   .rows = 1 + steps,
+                   .forward_seconds = 1,
+                   .draft_seconds = 0.1 * static_cast<double>(steps),
+                   .tokens = 1,
+                   .drafted = std::vector<int64_t>(static_cast<size_t>(steps), 1),
+                   .accepted = std::vector<int64_t>(static_cast<size_t>(steps), 0)});
+  }
+  EXPECT_GE(looks, 4);
+  EXPECT_LE(looks, 12);
+}
+
+// What an interrupted step has guessed is checked by the next, which has drafted nothing itself.
+TEST(SpeculationPolicy, GuessesOfAnEarlierStepTeachNoCost) {
+  SpeculationPolicy policy(2, {.forward = {}, .draft = std::vector<RowCosts>(2)});
+  const auto record = [&](int64_t steps, double seconds, int64_t drafted) {
+    policy.record({.load = {1, 0},
+                   .steps = steps,
+                   .rows = 1 + drafted,
+                   .forward_seconds = 1,
+                   .draft_seconds = seconds,
+                   .tokens = 1,
+                   .drafted = std::vector<int64_t>(static_cast<size_t>(drafted), 1),
+                   .accepted = std::vector<int64_t>(static_cast<size_t>(drafted), 1)});
+  };
+  record(0, 0, 0);
+  record(1, 0.5, 1);
+  const double before = *policy.rate({1, 0}, 1) / (1 + policy.acceptance(0));
+  record(0, 0, 1);
+  EXPECT_DOUBLE_EQ(*policy.rate({1, 0}, 1) / (1 + policy.acceptance(0)), before);
+}
+
+// With seconds measured before, the first step but one may draft as deep as pays.
+TEST(SpeculationPolicy, WhatWasMeasuredAtTheStartNeedsNoTrial) {
+  MeasuredCosts measured;
+  for (int64_t rows = 1; rows <= 4; ++rows) measured.forward.record(rows, 1);
+  measured.draft.resize(3);
+  for (size_t depth = 0; depth < 3; ++depth)
+    measured.draft[depth].record(1, 0.1 * static_cast<double>(depth + 1));
+  SpeculationPolicy policy(3, measured);
+  EXPECT_EQ(policy.choose({1, 0}), 0);  // no credit yet
+  policy.record({.load = {1, 0}, .steps = 0, .rows = 1, .forward_seconds = 1, .tokens = 1});
+  EXPECT_EQ(policy.choose({1, 0}), 3);
+}
+
 TEST(SpeculationPolicy, WorthlessDraftsCostNextToNothing) {
   std::mt19937 random(2);
   for (const double row : {0.05, 0.5, 1.0}) {

@@ -107,7 +107,7 @@ TEST(Speculation, EverySettingOfTheSamplerGivesThePlainTokens) {
   }
 }
 
-TEST(Speculation, OnceLeftItKeepsNothingAndIsBackForTheNextSequence) {
+TEST(Speculation, OnceLeftItDraftsNothingAndIsBackAtOnce) {
   const auto engine = make_engine(reference(), speculating(2));
   engine->leave_speculation(true);
   const Generated left = run(*engine, greedy(prompt(30), 20));
@@ -117,15 +117,31 @@ TEST(Speculation, OnceLeftItKeepsNothingAndIsBackForTheNextSequence) {
   ASSERT_TRUE(engine->submit(greedy(prompt(40, 1), 20), record(generated)));
   for (int i = 0; i < 5; ++i) engine->step();
   EXPECT_TRUE(engine->decoding_only());
+  EXPECT_EQ(engine->counters().speculated, 0);
   engine->leave_speculation(false);
   while (engine->step()) {
   }
-  EXPECT_EQ(engine->counters().speculated, 0) << "its hidden states are gone";
+  EXPECT_GT(engine->counters().speculated, 3);
+  EXPECT_EQ(generated.ids, run(*make_engine(reference(), plain()), greedy(prompt(40, 1), 20)).ids);
+  const auto before = engine->counters();
   const Generated back = run(*engine, greedy(prompt(50, 2), 20));
-  EXPECT_GT(engine->counters().speculated, 0);
-  EXPECT_EQ(back.result.stats.accepted,
+  EXPECT_EQ(back.result.stats.accepted + before.accepted[0] + before.accepted[1],
             engine->counters().accepted[0] + engine->counters().accepted[1]);
   EXPECT_GT(back.result.stats.drafted, back.result.stats.accepted);
+}
+
+// What steps without guesses leave behind is never read; the draft goes on without it.
+TEST(Speculation, StepsWithoutGuessesInBetweenLeaveTheTokens) {
+  const auto engine = make_engine(reference(), speculating(3));
+  const GenerationRequest request = greedy(prompt(70), 80);
+  Generated generated;
+  ASSERT_TRUE(engine->submit(request, record(generated)));
+  for (int i = 0; engine->step(); ++i) {
+    engine->pause_speculation(i % 5 == 2 || i % 7 > 4);
+    engine->leave_speculation(i % 11 == 3);
+  }
+  EXPECT_EQ(generated.ids, run(*make_engine(reference(), plain()), request).ids);
+  EXPECT_GT(engine->counters().speculated, 20);
 }
 
 TEST(Speculation, RightDraftsSaveSteps) {
@@ -295,7 +311,7 @@ TEST(Speculation, WholeOutputsFollowItWithTopPAndPenalties) {
 // A device's steps, the draft's too, run as graphs; batches of several sequences, guesses that are
 // right and wrong ones.
 TEST(Speculation, CapturedStepsGiveThePlainTokens) {
-  TestModel model(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 8);
+  TestModel model(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 32);
   EngineOptions options = plain();
   options.speculation = {.mtp = model.mtp.get(), .max_steps = 3, .always = true};
   const auto engine = make_engine(model, options);
@@ -322,62 +338,137 @@ TEST(Speculation, CapturedStepsGiveThePlainTokens) {
   EXPECT_EQ(model.fake->memory().uploads, uploads) << "hidden states stay on the device";
 }
 
-// More hidden states wait than the ring holds: the host has the oldest, and nothing is lost.
-TEST(Speculation, HiddenStatesThatLeaveTheRingAreReadFromTheHost) {
-  EngineOptions options = speculating(2);
-  options.pages = 24;
-  options.speculation.ring_bytes = 0;  // the least: 320 rows
-  const auto engine = make_engine(reference(), options);
-  Speculation off = options.speculation;
-  off.max_steps = 0;
-  engine->set_speculation(off);
-  std::vector<Generated> generated(4);
-  for (int32_t i = 0; i < 4; ++i) {
-    ASSERT_TRUE(
-        engine->submit(greedy(prompt(150 + i, i), 80), record(generated[static_cast<size_t>(i)])));
-  }
-  for (int i = 0; i < 30; ++i) engine->step();
-  engine->set_speculation(options.speculation);
-  while (engine->step()) {
-  }
-  EXPECT_GT(engine->counters().speculated, 20);
-  for (int32_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(generated[static_cast<size_t>(i)].ids,
-              run(*make_engine(reference(), plain()), greedy(prompt(150 + i, i), 80)).ids)
-        << i;
-  }
-}
-
-TEST(HiddenRows, KeepTheLastAndCopyTheOldest) {
-  ThreadPool pool(1);
-  const auto backend = kernels::make_reference_backend(pool);
-  const auto rows = *HiddenRows::create(*backend, 4, 3, /*ring_bytes=*/0);  // six
-  const auto value = [](int64_t number, int64_t i) { return static_cast<float>(number * 10 + i); };
-  for (int64_t number = 0; number < 8; number += 2) {
-    std::vector<float> two;
-    for (int64_t i = 0; i < 8; ++i) two.push_back(value(number + i / 4, i % 4));
-    EXPECT_EQ(rows->append({reinterpret_cast<const std::byte*>(two.data()), DType::kF32, 2, 4, 4}),
-              number);
-  }
-  EXPECT_EQ(rows->lowest_after(0), 2);
-  EXPECT_EQ(rows->lowest_after(3), 5);
-  std::vector<float> host;
-  ASSERT_TRUE(rows->copy_to(4, 8, host));  // around the end
-  for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(host[static_cast<size_t>(i)], value(4 + i / 4, i % 4));
-  const int32_t staged = rows->stage(2, host.data());
-  for (int64_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(rows->all().row_as<float>(rows->row(7))[i], value(7, i));
-    EXPECT_EQ(rows->all().row_as<float>(staged)[i], value(4, i));
-  }
-}
-
-TEST(Speculation, DraftsOfAPrefixThatTheDraftHasReadGoOn) {
+TEST(Speculation, BehindAPrefixFromTheCacheItDrafts) {
   const auto engine = make_engine(reference(), speculating(2));
   run(*engine, greedy(prompt(150), 20));
   const int64_t before = engine->counters().speculated;
   const Generated again = run(*engine, greedy(prompt(150), 20));
   EXPECT_EQ(again.result.stats.cached_tokens, 128);
   EXPECT_GT(engine->counters().speculated, before);
+}
+
+std::vector<GenerationRequest> mixed_requests() {
+  std::vector<GenerationRequest> requests;
+  for (int32_t i = 0; i < 5; ++i) {
+    GenerationRequest& request = requests.emplace_back(greedy(prompt(20 + 17 * i, i), 30 + 3 * i));
+    request.sampling.seed = static_cast<uint64_t>(i);
+    if (i % 2 == 1) request.sampling.temperature = 0.4F;
+    if (i == 3) request.sampling.top_k = 5;
+  }
+  requests[2].sampling.repetition_penalty = 1.2F;  // the host's
+  requests[4].constraint = std::make_shared<HalvesSource>();
+  return requests;
+}
+
+struct Served {
+  std::vector<Generated> generated = std::vector<Generated>(5);
+  EngineCounters counters;
+};
+
+Served serve(TestModel& model, EngineOptions options) {
+  options.max_running = 5;
+  options.speculation = {.mtp = model.mtp.get(), .max_steps = 3, .always = true};
+  const auto engine = make_engine(model, options);
+  Served served;
+  const auto requests = mixed_requests();
+  for (size_t i = 0; i < requests.size(); ++i)
+    LS_CHECK(engine->submit(requests[i], record(served.generated[i])));
+  while (engine->step()) {
+  }
+  served.counters = engine->counters();
+  return served;
+}
+
+// On a device guesses follow one another without the host where it has nothing to add: the same
+// guesses, beside requests that need the host for each.
+TEST(Speculation, GuessesThatStayOnTheDeviceAreTheHosts) {
+  TestModel host(nano_path(), "generic", 160, 1, 32);
+  TestModel device(nano_path(), "fake:generic", 160, 1, 32);
+  ASSERT_TRUE(device.mtp->draws());
+  ASSERT_FALSE(host.mtp->draws());
+  const Served on_host = serve(host, plain());
+  const Served on_device = serve(device, plain());
+  EXPECT_GT(on_host.counters.accepted[1], 5);
+  EXPECT_EQ(on_device.counters.drafted, on_host.counters.drafted);
+  EXPECT_EQ(on_device.counters.accepted, on_host.counters.accepted);
+  for (size_t i = 0; i < on_host.generated.size(); ++i)
+    EXPECT_EQ(on_device.generated[i].ids, on_host.generated[i].ids) << i;
+}
+
+// A bias of nothing makes the host draw every guess.
+TEST(Speculation, GuessesThatStayOnAGpuAreTheHosts) {
+  if (const auto gpu = kernels::make_cuda_backend({}); !gpu) GTEST_SKIP() << gpu.error().message;
+  TestModel gpu(nano_path(), "cuda", 512, 1, 32);
+  EngineOptions options = plain();
+  options.speculation = {.mtp = gpu.mtp.get(), .max_steps = 3, .always = true};
+  const auto engine = make_engine(gpu, options);
+  ASSERT_TRUE(gpu.model->capture_steps(engine->caches(), {}));
+  ASSERT_TRUE(engine->capture_drafts({}));
+  std::vector<Generated> generated(8);
+  std::vector<EngineCounters> counters;
+  const auto vocab = static_cast<int32_t>(gpu.checkpoint->config().vocab_size);
+  for (size_t way = 0; way < 2; ++way) {
+    for (size_t i = 0; i < 4; ++i) {
+      const auto salt = static_cast<int32_t>(i);
+      GenerationRequest request = greedy(prompt_of(30 + 11 * salt, vocab, salt), 60);
+      request.sampling.seed = i;
+      if (i % 2 == 1) request.sampling.temperature = 0.3F;
+      if (way == 1) request.sampling.logit_bias = {{7, 0.0F}};
+      ASSERT_TRUE(engine->submit(request, record(generated[4 * way + i])));
+    }
+    while (engine->step()) {
+    }
+    engine->clear_prefix_cache();
+    counters.push_back(engine->counters());
+  }
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(generated[i].ids, generated[4 + i].ids) << i;
+  for (size_t depth = 0; depth < 3; ++depth) {
+    EXPECT_GT(counters[0].drafted[depth], 5);
+    EXPECT_EQ(counters[1].drafted[depth], 2 * counters[0].drafted[depth]);
+    EXPECT_EQ(counters[1].accepted[depth], 2 * counters[0].accepted[depth]);
+  }
+}
+
+TEST(Speculation, GuessesOfADeviceComeInOneCopy) {
+  TestModel device(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 32);
+  EngineOptions options = plain();
+  options.speculation = {.mtp = device.mtp.get(), .max_steps = 3, .always = true};
+  const auto engine = make_engine(device, options);
+  const int64_t before = device.fake->memory().downloads;
+  run(*engine, greedy(prompt(40), 30));
+  // Of every step the ids, and of every step but the prompt's and the last the guesses.
+  EXPECT_LE(device.fake->memory().downloads - before, 2 * engine->counters().steps - 1);
+  EXPECT_GT(engine->counters().drafted[0], 20);
+}
+
+TEST(Speculation, LogitsOfTheDraftThatAreNotFiniteEndItsGuesses) {
+  TestModel device(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 32);
+  EngineOptions options = plain();
+  options.speculation = {.mtp = device.mtp.get(), .max_steps = 3, .always = true};
+  const auto engine = make_engine(device, options);
+  Generated generated;
+  ASSERT_TRUE(engine->submit(greedy(prompt(40), 30), record(generated)));
+  for (int i = 0; i < 4; ++i) engine->step();
+  device.fake->spoil_logits = true;
+  while (engine->step()) {
+  }
+  EXPECT_EQ(generated.result.reason, FinishReason::kFault);
+}
+
+TEST(Speculation, SecondsAreMeasuredAtTheStartOfADevice) {
+  TestModel device(data_path("conformance/conf-bf16"), "fake:reference", 160, 1, 32);
+  EngineOptions options = plain();
+  options.speculation = {.mtp = device.mtp.get(), .max_steps = 2};
+  const auto engine = make_engine(device, options);
+  EXPECT_FALSE(engine->policy().rate({1, 0}, 0));
+  ASSERT_TRUE(device.model->capture_steps(engine->caches(), {}));
+  ASSERT_TRUE(engine->capture_drafts({}));
+  for (const int64_t sequences : {1, 3, 4}) {
+    for (const int64_t steps : {0, 1, 2})
+      EXPECT_GT(engine->policy().rate({sequences, 0}, steps), 0);
+  }
+  EXPECT_EQ(run(*engine, greedy(prompt(40), 30)).ids,
+            run(*make_engine(reference(), plain()), greedy(prompt(40), 30)).ids);
 }
 
 TEST(Speculation, WithDepthZeroNothingIsDraftedAndItCatchesUpWhenOnAgain) {

@@ -95,7 +95,13 @@ uint32_t kth_highest(const float* scores, int64_t n, int64_t k, int64_t* above) 
 
 void embed(ThreadPool& pool, const EmbedParams& p) {
   pool.parallel_for(p.y.rows, kGrain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) weight_row(p.table, p.ids[t], p.y.row_as<float>(t));
+    for (int64_t t = begin; t < end; ++t) {
+      if (p.ids[t] < 0) {
+        std::fill_n(p.y.row_as<float>(t), p.y.cols, 0.0F);
+      } else {
+        weight_row(p.table, p.ids[t], p.y.row_as<float>(t));
+      }
+    }
   });
 }
 

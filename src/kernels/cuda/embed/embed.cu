@@ -12,8 +12,9 @@ constexpr int kThreads = 256;
 __global__ void embed_rows(EmbedParams p) {
   const int64_t t = blockIdx.x;
   auto* y = reinterpret_cast<float*>(p.y.data) + t * p.y.stride;
+  const int32_t id = p.ids[t];
   for (int64_t i = threadIdx.x; i < p.y.cols; i += kThreads)
-    y[i] = load_weight(p.table, p.ids[t], i);
+    y[i] = id < 0 ? 0 : load_weight(p.table, id, i);
 }
 
 LS_LOAD_AT_START(embed_rows);
