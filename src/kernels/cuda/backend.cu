@@ -129,7 +129,7 @@ class CudaBackend final : public Backend,
 }  // namespace
 }  // namespace longshore::kernels::cuda
 
-extern "C" longshore::kernels::Backend* longshore_cuda_create_2(
+extern "C" longshore::kernels::Backend* longshore_cuda_create_3(
     const longshore::kernels::CudaOptions& options, longshore::Error& error) {
   using longshore::kernels::cuda::CudaBackend;
   auto context = longshore::device::cuda::Context::create(options.device, options.scratch_bytes);

@@ -9,6 +9,6 @@ namespace longshore::kernels::cuda {
 // The caller owns the backend. nullptr: `error` says why.
 using CreateFunction = Backend* (*)(const CudaOptions& options, Error& error);
 // Bears the version of this interface: a library from another build is not taken.
-constexpr const char* kCreateSymbol = "longshore_cuda_create_2";
+constexpr const char* kCreateSymbol = "longshore_cuda_create_3";
 
 }  // namespace longshore::kernels::cuda

@@ -9,7 +9,7 @@
 #include "base/threads.h"
 #include "tests/model/fake_device.h"
 
-extern "C" longshore::kernels::Backend* longshore_cuda_create_2(
+extern "C" longshore::kernels::Backend* longshore_cuda_create_3(
     const longshore::kernels::CudaOptions& options, longshore::Error& error) {
   using longshore::FakeDevice;
   if (options.device != 0) {
