@@ -448,7 +448,7 @@ class OffloadBench {
         .before = before, .chunk = chunk, .wire_alone = wire_alone_, .seed = options_.seed};
     for (const int64_t sequences : options_.beside) {
       asked.sequences = sequences;
-      for (const double share : {1.0 / 16, -1.0}) {
+      for (const double share : {engine::EngineOptions().beside_share, -1.0}) {
         asked.share = share;
         if (sequences > 0 || share > 0)
           LS_TRY_VOID(beside_prompts(loaded_, asked, cancel_, report_));

@@ -460,7 +460,7 @@ void Engine::run_step() {
   if (splits(plan)) {
     begin_pass(plan);
   } else if (!pass_ && plan.prefill_tokens > 0) {
-    beside_step_ *= 0.9;  // until it is measured again
+    beside_cost_ *= 0.9;  // until it is measured again
   }
   batch_.build(plan);
   report_.plan_seconds = watch.lap();

@@ -46,10 +46,10 @@ struct EngineOptions {
   int64_t max_queued = -1;  // waiting requests; -1: no limit
   bool prefix_cache = true;
   Speculation speculation = {};  // its layer outlives the engine
-  // Of the time of a prompts' pass that pauses, what steps beside it may take while the wire has
-  // nothing to do. Infinite: a step after every layer. Negative, and where a single step took more
-  // of a whole pass than this: no pass pauses, who decodes gets one token in each.
-  double beside_share = 1.0 / 16;
+  // How much longer steps beside it may make a prompts' pass that pauses, of its time. Infinite: a
+  // step after every layer. Negative, and where one step alone would make a whole pass longer than
+  // that: no pass pauses, who decodes gets one token in each.
+  double beside_share = 1.0 / 12;
 };
 
 // kIgnored: the caller has kept the limit itself.
@@ -200,7 +200,8 @@ class Engine {
   void finish_pass();
   void end_pass();
   [[nodiscard]] bool pass_is_wanted() const;
-  [[nodiscard]] bool may_step_beside(double ahead_seconds) const;
+  [[nodiscard]] bool may_step_beside(double behind) const;
+  void learn_cost(double behind);
   void count_beside();
   // Rows whose ids a device draws, and need not send the logits of.
   void ask_for_draws(const StepPlan& plan, model::StepOutput& output);
@@ -264,10 +265,13 @@ class Engine {
   struct Pass {
     StepPlan plan;
     Batch batch;
-    Stopwatch since_token;  // of those who decode beside it
+    Stopwatch since_begin;
+    Stopwatch since_token;    // of those who decode beside it
+    double behind = 0;        // seconds, when last known
+    bool stepped_on = false;  // by those who decode, since then
   };
   std::optional<Pass> pass_;
-  double beside_step_ = 0;  // seconds of a step beside a pass, as the last ones were
+  double beside_cost_ = 0;  // seconds that a step beside a pass put it behind, as the last ones did
   StepReport report_;
   EngineCounters counters_;
 };

@@ -1,15 +1,12 @@
 // Prompts whose experts stream: the engine's steps for those who decode between the layers of their
 // pass.
 #include <algorithm>
+#include <cmath>
 
 #include "engine/engine.h"
 
 namespace longshore::engine {
 namespace {
-
-// While the CPU computes beside the wire, both read the same memory: a step's time costs the wire
-// so much more (docs/PERF.md).
-constexpr double kContention = 1.5;
 
 // Seconds in which the wire brings all that has no slot.
 double stream_seconds(const offload::ExpertStore& store) {
@@ -20,14 +17,13 @@ double stream_seconds(const offload::ExpertStore& store) {
 
 }  // namespace
 
-// Where a single step would take more than its share of a whole pass, who decodes gets a token in
-// the pass for nothing.
+// Where a single step would put a whole pass behind by more than its share, who decodes gets a
+// token in the pass for nothing.
 bool Engine::splits(const StepPlan& plan) const {
   if (pass_ || options_.beside_share < 0 || plan.decode_tokens == 0) return false;
   if (!model_->pausable(plan.prefill_tokens)) return false;
   if (plan.decode_tokens + plan.draft_tokens > model_->beside_tokens()) return false;
-  return beside_step_ == 0 ||
-         beside_step_ <= options_.beside_share * stream_seconds(model_->experts());
+  return beside_cost_ <= options_.beside_share * stream_seconds(model_->experts());
 }
 
 // Takes the prompts out of the plan. The wire is at work from here on.
@@ -76,24 +72,32 @@ void Engine::go_on_with_pass() {
     report_.pass_seconds = watch.lap();
     return;
   }
-  const double ahead = model_->await_pass();
+  const double behind = model_->await_pass();
   report_.pass_seconds = watch.lap();
-  if (may_step_beside(ahead)) run_step();
+  learn_cost(behind);
+  if (may_step_beside(behind)) run_step();
 }
 
 // A step beside the pass has given its tokens.
 void Engine::count_beside() {
-  const double seconds = report_.draft_seconds + report_.plan_seconds + report_.forward_seconds +
-                         report_.mask_seconds + report_.sample_seconds;
-  beside_step_ = beside_step_ == 0 ? seconds : (seconds + beside_step_) / 2;
+  pass_->stepped_on = true;
   report_.beside_seconds = pass_->since_token.lap();
   ++counters_.beside_steps;
 }
 
-// Steps whose time the wire has copies for cost the prompts nothing; longer ones have their share.
-bool Engine::may_step_beside(double ahead_seconds) const {
-  const double lost = kContention * beside_step_ - std::max(ahead_seconds, 0.0);
-  return lost <= 0 || lost <= options_.beside_share * pass_->since_token.seconds();
+// What the copies ahead cover costs nothing, so that this is measured, not made of the step's time.
+void Engine::learn_cost(double behind) {
+  if (!std::isfinite(behind)) return;
+  if (pass_->stepped_on) {
+    const double seconds = std::max(behind - pass_->behind, 0.0);
+    beside_cost_ = beside_cost_ == 0 ? seconds : (seconds + beside_cost_) / 2;
+  }
+  pass_->behind = behind;
+  pass_->stepped_on = false;
+}
+
+bool Engine::may_step_beside(double behind) const {
+  return behind + beside_cost_ <= options_.beside_share * pass_->since_begin.seconds();
 }
 
 void Engine::finish_pass() {

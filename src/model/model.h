@@ -68,8 +68,8 @@ class Model {
   // Queues the next layer, and the copies of the experts after it. False: it was the last one.
   [[nodiscard]] bool advance_pass();
   // Until the device has done what the pass has queued, copies ahead not meant; what runs beside it
-  // then does not wait for it. Seconds for which the wire has copies ahead, beyond those that the
-  // next layer needs until it asks for more: as measured.
+  // then does not wait for it. Seconds that it is behind a pass with nothing beside it, as
+  // measured; infinite: not known yet.
   double await_pass();
   // After the last layer: as forward()'s end. kDevice.
   [[nodiscard]] Result<void> finish_pass(const StepOutput& output);

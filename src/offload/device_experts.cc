@@ -68,6 +68,7 @@ Result<std::unique_ptr<DeviceExperts>> DeviceExperts::create(const HostExperts& 
     LS_TRY(made->start_, made->measure());
   }
   made->costs_ = Costs(made->start_);
+  made->stream_rate_ = made->start_.wire_bytes_per_second;
   return made;
 }
 
@@ -312,6 +313,7 @@ void DeviceExperts::begin_step(int64_t tokens) {
   if (streaming_) {
     LS_CHECK(serves(tokens) && cpu_ != nullptr);
     await_stream();
+    stream_shared_ = true;
   }
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
@@ -320,9 +322,21 @@ void DeviceExperts::begin_step(int64_t tokens) {
     return;
   }
   streaming_ = true;
+  stream_ = Stopwatch();
+  stream_from_ = counters_.wire_bytes;
+  stream_layers_ = 0;
+  stream_shared_ = false;
   wanted_.clear();
   drop_stale(-1);
   stream_ahead(0);
+}
+
+// Rates fade, as a shared machine may have had a good moment.
+void DeviceExperts::end_stream() {
+  streaming_ = false;
+  if (stream_shared_ || stream_layers_ < experts_.layers()) return;
+  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_);
+  stream_rate_ = std::max(0.98 * stream_rate_, bytes / stream_.seconds());
 }
 
 double DeviceExperts::await_stream() {
@@ -330,19 +344,13 @@ double DeviceExperts::await_stream() {
   const Mark here = wire_.computed();
   while (!wire_.passed(here)) __builtin_ia32_pause();
   settle();
-  // The copies could not begin before the last ones were computed, but for those that found blocks.
-  if (!ahead_) ahead_.emplace();
-  // Not as steps see the wire that fetch a few experts: those copies wait for decisions.
-  return static_cast<double>(ahead_bytes_) / start_.wire_bytes_per_second - ahead_->seconds() -
-         until_routes_;
+  if (stream_layers_ == 0) return INFINITY;
+  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_ - ahead_bytes_);
+  return stream_.seconds() - bytes / stream_rate_;
 }
 
 void DeviceExperts::end_step(int64_t tokens) {
-  if (!serves(tokens)) {
-    streaming_ = false;
-  } else if (streaming_) {
-    resumed_.emplace();
-  }
+  if (!serves(tokens)) end_stream();
   if (released_) {
     // Copies that nobody waited for write to words and slots.
     const Mark last = wire_.copied();

@@ -163,6 +163,7 @@ class DeviceExperts {
   };
   void queue(const Layer& layer);
   void stream(const Layer& layer);
+  void end_stream();
   void compute(const Layer& layer, const int32_t* ids);
   // ids [tokens, top_k]: what is none becomes -1.
   void count_routes(int64_t index, int64_t tokens, int32_t* ids);
@@ -250,10 +251,12 @@ class DeviceExperts {
   Mark stream_routes_ = 0;              // the routes of the layer that streams are there
   bool streaming_ = false;              // a step has begun that streams, and has not ended
   bool wire_left_ = false;
-  int64_t ahead_bytes_ = 0;           // copied ahead of the next layer of it
-  std::optional<Stopwatch> ahead_;    // since the device had nothing else of the stream to do
-  std::optional<Stopwatch> resumed_;  // since a step beside it ended
-  double until_routes_ = 0;           // seconds from there to the next layer's routes
+  int64_t ahead_bytes_ = 0;     // copied ahead of the next layer of it
+  Stopwatch stream_;            // since it began
+  int64_t stream_from_ = 0;     // counters_.wire_bytes then
+  int64_t stream_layers_ = 0;   // of it that are queued
+  bool stream_shared_ = false;  // steps ran beside it
+  double stream_rate_ = 0;      // bytes/s of whole streams with nothing beside them, the best
   int64_t top_k_ = 0;
   bool capturing_ = false;
   bool released_ = false;

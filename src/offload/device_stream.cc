@@ -13,8 +13,6 @@ void DeviceExperts::stream(const Layer& layer) {
   const Stopwatch watch;
   while (!wire_.passed(stream_routes_)) __builtin_ia32_pause();
   counters_.handshake_seconds += watch.seconds();
-  if (resumed_) until_routes_ = resumed_->seconds();
-  resumed_.reset();
   ++counters_.handshakes;
   settle();
   if (forced_ != nullptr) {
@@ -55,6 +53,7 @@ void DeviceExperts::stream(const Layer& layer) {
     stream_out(now);
     done += now.size();
   }
+  ++stream_layers_;
   ahead_bytes_ = 0;
   if (layer.index + 1 < experts_.layers()) stream_ahead(layer.index + 1);
 }
@@ -73,7 +72,6 @@ void DeviceExperts::stream_ahead(int64_t index) {
     counters_.wire_bytes += bank_.copied_bytes();
   }
   ahead_bytes_ = counters_.wire_bytes - before;
-  ahead_.reset();
   if (counters_.wire_bytes > before)
     in_flight_.push_back(
         {begin, wire_.copied(), counters_.wire_bytes - before, /*undisturbed=*/false});

@@ -96,9 +96,8 @@ class ExpertStore {
   void begin_step(int64_t tokens);
   // After the work of the step of so many tokens has been waited for.
   void end_step(int64_t tokens);
-  // A step streams: until the device has done what was queued. Seconds for which the wire has
-  // copies ahead of the next layer, less those that this takes until its routes are there: as
-  // measured.
+  // A step streams: until the device has done what was queued. Seconds that it is behind a stream
+  // with nothing beside it, as those were; infinite: not known before its first layer.
   double await_stream() { return device_->await_stream(); }
   // Another store has the wire for itself: from now on the CPU computes what steps miss, where
   // there is one, unless they stream.
