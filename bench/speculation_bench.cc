@@ -35,7 +35,8 @@ class Decoder {
   // turn: which prompts and seeds.
   Result<Measured> run(const PromptSet& set, float temperature, int64_t batch, uint64_t turn) {
     Measured measured;
-    const int64_t groups = std::max<int64_t>(1, options_.requests / batch);
+    const int64_t groups =
+        std::max<int64_t>(std::min<int64_t>(4, options_.requests), options_.requests / batch);
     for (int64_t group = 0; group < groups; ++group) {
       const uint64_t first = (turn * static_cast<uint64_t>(groups) + static_cast<uint64_t>(group)) *
                              static_cast<uint64_t>(batch);

@@ -14,7 +14,7 @@ namespace longshore::bench {
 
 struct SpeculationBenchOptions {
   int64_t tokens = 64;           // output tokens of every request at most
-  int64_t requests = 16;         // of every run at least, one group of `batch` after another
+  int64_t requests = 16;         // of every run; of groups of `batch` at least four
   int repeats = 12;              // pairs of runs of every case
   std::vector<int64_t> batches;  // sequences at once
   // For the curve: parts of the drafts that count as right, whatever the model says, and parts of

@@ -128,7 +128,8 @@ class Engine {
                                                 ThreadPool& threads, const EngineOptions& options);
   // How many drafts are made from now on; speculation is on. For measurements.
   void set_speculation(const Speculation& speculation);
-  // No drafts while paused; what is known of their worth stays.
+  // While paused nothing is guessed, but for the one guess that comes with reading a prompt where
+  // that is worth it, and nothing is learnt.
   void pause_speculation(bool paused) { paused_ = paused; }
   // As an engine without speculation: nothing of it is asked, noted or learnt. For comparisons.
   void leave_speculation(bool left) { left_ = left; }

@@ -130,11 +130,12 @@ namespace {
 bool worth_reading(const SpeculationPolicy& policy, const Speculation& options, int64_t sequences,
                    int64_t fresh, int64_t rows) {
   if (options.always) return true;
+  constexpr double kMargin = 1.05;  // that drafting must promise
   const auto plain = policy.rate({sequences}, 0);
   double saved = 0;  // of a token
   for (int64_t steps = 1; plain && steps <= options.max_steps; ++steps)
     saved = std::max(saved, 1 / *plain - 1 / policy.rate({sequences}, steps).value_or(*plain));
-  if (saved == 0) return false;
+  if (!plain || saved * *plain * kMargin < kMargin - 1) return false;
   const double tokens = 1 + policy.acceptance(0);
   const double one = tokens / *policy.rate({fresh}, 1);
   const double with_reading = tokens / *policy.rate({fresh, 0, rows}, 1);

@@ -9,7 +9,7 @@ namespace longshore::engine {
 namespace {
 
 constexpr double kMargin = 0.015;       // that drafting must promise
-constexpr double kAllowance = 0.01;     // of all decoding time that trying may lose
+constexpr double kAllowance = 0.005;    // of all decoding time that trying may lose
 constexpr double kFirstCredit = 2;      // plain steps that it may lose beside
 constexpr double kMostCredit = 8;       // plain steps, of what it has gained
 constexpr double kPrior = 0.7;          // acceptance before anything is known
@@ -21,6 +21,7 @@ constexpr int64_t kFirstDrafts = 2;     // and drafts
 constexpr int64_t kRefreshPlain = 256;  // steps after which that is measured again
 constexpr int64_t kFirstWait = 16;      // steps between two looks
 constexpr int64_t kLongestWait = 512;   // and at most
+constexpr int64_t kLongestDeeper = 96;  // of looks at one draft more than seems best
 constexpr double kPriorStay = 128;      // tokens of a sequence before any has ended
 constexpr int64_t kStayMemory = 32;     // sequences that its average remembers
 
@@ -178,7 +179,7 @@ int64_t SpeculationPolicy::look_deeper(const SpeculationLoad& load, int64_t step
   deeper_than_ = steps;
   if (steps == max_steps_ || deeper_.since < deeper_.wait) return steps;
   if (risk(load, steps + 1) > credit_) return steps;
-  deeper_ = {std::min(2 * deeper_.wait, kLongestWait), 0};
+  deeper_ = {std::min(2 * deeper_.wait, kLongestDeeper), 0};
   Acceptance& known = acceptance_[static_cast<size_t>(steps)];
   known.count = std::min(known.count, kLookMemory);
   return steps + 1;
@@ -190,8 +191,10 @@ int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   const auto plain = cost(load, 0);
   if (max_steps_ == 0 || !plain || since_plain_ >= kRefreshPlain) return 0;
   if (!forward_.knows(load.prefill_rows + load.sequences)) return 0;
-  // The very first drafts tell what drafts cost, the second without what comes once.
-  if (first_drafts_ > 0) return plain_steps_ >= kFirstPlain ? 1 : 0;
+  // The very first drafts tell what drafts cost, the second without what comes once. What is read
+  // beside would seem part of it: a step without is waited for.
+  if (first_drafts_ > 0)
+    return plain_steps_ >= (load.backlog == 0 ? kFirstPlain : 16 * kFirstPlain) ? 1 : 0;
   int64_t steps = best(load);
   if (steps > 0) {
     steps = look_deeper(load, steps);

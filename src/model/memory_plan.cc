@@ -13,6 +13,14 @@ double gb(int64_t bytes) {
   return static_cast<double>(bytes) / 1e9;
 }
 
+// The draft's steps are captured twice. A step's end counts as a layer.
+int64_t graph_bytes(const GlmConfig& config, const StepLimits& limits, bool drafts,
+                    const GraphOptions& options) {
+  constexpr int64_t kLayer = int64_t{80} << 10;  // measured: docs/PERF.md, "Guessing ahead"
+  const auto shapes = static_cast<int64_t>(step_shapes(config, limits, options).size());
+  return shapes * (config.num_layers + 1 + (drafts ? 2 * 2 : 0)) * kLayer;
+}
+
 }  // namespace
 
 offload::StoreOptions target_options(const offload::StoreOptions& all, const GlmConfig& config,
@@ -41,7 +49,7 @@ StepLimits beside_limits(const StepLimits& limits, const offload::StoreOptions& 
 Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& backend,
                                const StepLimits& limits, bool with_mtp,
                                const offload::StoreOptions& asked, int64_t cache_tokens,
-                               std::optional<DType> latents) {
+                               const GraphOptions& graphs, std::optional<DType> latents) {
   using offload::ExpertStore;
   const GlmConfig& config = checkpoint.config();
   offload::StoreOptions offload = target_options(asked, config, with_mtp);
@@ -75,6 +83,8 @@ Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& b
     plan.experts += experts;
     plan.activations += step;
   }
+  if (StepGraphs::of(backend) != nullptr)
+    plan.graphs = graph_bytes(config, limits, with_mtp && limits.drafts > 0, graphs);
   const int64_t context = limits.context > 0 ? limits.context : config.max_positions;
   const int64_t pages =
       (std::max(context, cache_tokens) + kernels::kPageTokens - 1) / kernels::kPageTokens;
@@ -88,10 +98,11 @@ Result<void> check_memory(const MemoryPlan& plan, const device::Memory& memory) 
   return fail(
       ErrorKind::kMemory,
       "the model takes {:.2f} GB of device memory and {:.2f} GB are free: weights {:.2f}, "
-      "experts {:.2f}, activations {:.2f}, the cache of one context {:.2f}; use a smaller "
+      "experts {:.2f}, activations {:.2f}, captured steps {:.2f}, the cache of one context "
+      "{:.2f}; use a smaller "
       "--context-length or --chunked-prefill-size, --kv-cache-dtype fp8_e4m3, or --device cpu",
       gb(plan.total()), gb(available), gb(plan.weights), gb(plan.experts), gb(plan.activations),
-      gb(plan.cache));
+      gb(plan.graphs), gb(plan.cache));
 }
 
 }  // namespace longshore::model

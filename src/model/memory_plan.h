@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
 #include "model/step.h"
+#include "model/step_graphs.h"
 #include "offload/expert_store.h"
 
 namespace longshore::model {
@@ -17,9 +18,10 @@ struct MemoryPlan {
   int64_t experts = 0;      // the slots of a device, and the ring that the others pass through
   int64_t offloaded = 0;    // bytes of experts that have no slot, in host memory; not in total()
   int64_t activations = 0;  // workspaces and a step's arrays
+  int64_t graphs = 0;       // captured steps, about
   int64_t cache = 0;        // the smallest that serves: one context
 
-  [[nodiscard]] int64_t total() const { return weights + experts + activations + cache; }
+  [[nodiscard]] int64_t total() const { return weights + experts + activations + graphs + cache; }
 };
 
 // A budget is for all slots: the target's part of it, and the draft's, by their layers.
@@ -36,13 +38,12 @@ struct MemoryPlan {
 
 // cache_tokens: that the caches shall hold; less than one context counts as one. latents: as
 // KvLayout::of.
-// Of a model with these limits and, with_mtp, its MTP layer. kModel naming the tensor.
-[[nodiscard]] Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint,
-                                             kernels::Backend& backend, const StepLimits& limits,
-                                             bool with_mtp,
-                                             const offload::StoreOptions& offload = {},
-                                             int64_t cache_tokens = 0,
-                                             std::optional<DType> latents = std::nullopt);
+// Of a model with these limits and, with_mtp, its MTP layer; graphs: of what will be captured.
+// kModel naming the tensor.
+[[nodiscard]] Result<MemoryPlan> plan_memory(
+    const Checkpoint& checkpoint, kernels::Backend& backend, const StepLimits& limits,
+    bool with_mtp, const offload::StoreOptions& offload = {}, int64_t cache_tokens = 0,
+    const GraphOptions& graphs = {.on = false}, std::optional<DType> latents = std::nullopt);
 
 // Whether the backend's memory has room for it. kMemory with the numbers and what to change.
 [[nodiscard]] Result<void> check_memory(const MemoryPlan& plan, const device::Memory& memory);

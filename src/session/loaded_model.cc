@@ -99,7 +99,8 @@ Result<int64_t> expert_budget(const LoadedModel& loaded, const model::StepLimits
   kernels::Backend& backend = *loaded.backend;
   const auto plan = [&](int64_t budget) {
     return model::plan_memory(*loaded.checkpoint, backend, limits, options.with_mtp,
-                              {.budget_bytes = budget}, options.max_total_tokens, options.latents);
+                              {.budget_bytes = budget}, options.max_total_tokens, options.graphs,
+                              options.latents);
   };
   LS_TRY(const model::MemoryPlan all, plan(INT64_MAX));
   const int64_t available = backend.memory().available();
@@ -164,7 +165,7 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
     LS_TRY(offload.budget_bytes, expert_budget(loaded, limits));
     LS_TRY(const model::MemoryPlan plan,
            model::plan_memory(checkpoint, backend, limits, options.with_mtp, offload,
-                              options.max_total_tokens, options.latents));
+                              options.max_total_tokens, options.graphs, options.latents));
     LS_TRY_VOID(model::check_memory(plan, backend.memory()));
     if (plan.offloaded > 0 && !offload.meta) {
       if (options.moe_w8a8 && !options.offload_group.on()) {

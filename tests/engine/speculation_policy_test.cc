@@ -238,6 +238,15 @@ TEST(SpeculationPolicy, GuessesOfAnEarlierStepTeachNoCost) {
   EXPECT_DOUBLE_EQ(*policy.rate({1, 0}, 1) / (1 + policy.acceptance(0)), before);
 }
 
+// A reading that came with the first draft would seem part of its cost, and too much to try again.
+TEST(SpeculationPolicy, TheFirstDraftsReadNothing) {
+  SpeculationPolicy policy(2);
+  for (int i = 0; i < 6; ++i)
+    policy.record({.load = {1, 0}, .steps = 0, .rows = 1, .forward_seconds = 1, .tokens = 1});
+  EXPECT_EQ(policy.choose({1, 0, 64}), 0);
+  EXPECT_EQ(policy.choose({1, 0, 0}), 1);
+}
+
 // With seconds measured before, the first step but one may draft as deep as pays.
 TEST(SpeculationPolicy, WhatWasMeasuredAtTheStartNeedsNoTrial) {
   MeasuredCosts measured;

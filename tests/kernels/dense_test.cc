@@ -360,6 +360,13 @@ TEST_P(Dense, EmbedAndGatherCopyRows) {
         ASSERT_NEAR(y.at(t, i), expected, std::abs(expected) * 1e-7);
       }
     }
+    const std::vector<int32_t> none = {3, -1};  // nothing was drawn
+    Matrix zeros(DType::kF32, 2, 97);
+    backend->embed({.ids = none.data(), .table = table.view(), .y = zeros.view()});
+    for (int64_t i = 0; i < 97; ++i) {
+      ASSERT_EQ(zeros.at(0, i), y.at(5, i));
+      ASSERT_EQ(zeros.at(1, i), 0);
+    }
     const std::vector<int32_t> rows = {6, 2};
     Matrix z(act(), 2, 97);
     backend->gather_rows({.x = y.view(), .rows = rows.data(), .y = z.view()});

@@ -179,6 +179,25 @@ TEST(DeviceModel, TakesWhatThePlanSaysAndRefusesLess) {
   EXPECT_THAT(refused.error().message, HasSubstr("GB are free"));
 }
 
+TEST(DeviceModel, ThePlanCountsTheStepsThatWillBeCaptured) {
+  ThreadPool pool(1);
+  auto checkpoint = Checkpoint::open(conformance("conf-fp8"));
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  FakeDevice device(kernels::make_reference_backend(pool));
+  model::StepLimits limits{.tokens = 64, .sequences = 4, .context = 128};
+  const auto graphs = [&](bool with_mtp, bool on) {
+    const auto plan = model::plan_memory(*checkpoint, device, limits, with_mtp, {}, 0, {.on = on});
+    return plan ? plan->graphs : -1;
+  };
+  EXPECT_EQ(graphs(false, false), 0);
+  const int64_t plain = graphs(false, true);
+  EXPECT_GT(plain, 0);
+  EXPECT_EQ(graphs(true, true), plain) << "without guesses the draft's steps are not captured";
+  limits.drafts = 3;
+  EXPECT_GT(graphs(true, true), graphs(false, true));
+  EXPECT_GT(graphs(false, true), plain) << "checks have more rows";
+}
+
 TEST(DeviceModel, AFaultIsAnErrorWithTheDevicesMessage) {
   TestModel device(conformance("conf-bf16"), "fake:reference", 64, 1);
   const std::vector<int32_t> ids = golden_ids("conf-bf16");

@@ -455,8 +455,8 @@ TEST(MemoryPlan, IsWhatIsTakenAtEveryBudget) {
       const std::optional<DType> latents =
           share == 0.5 ? std::optional(DType::kF8E4M3) : std::nullopt;
       FakeDevice device(kernels::make_reference_backend(pool));
-      const auto plan =
-          model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options, 640, latents);
+      const auto plan = model::plan_memory(*checkpoint, device, limits, /*with_mtp=*/true, options,
+                                           640, {.on = false}, latents);
       ASSERT_TRUE(plan) << plan.error().message;
       auto main = model::Model::create(
           *checkpoint, device, limits,
