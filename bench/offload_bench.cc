@@ -257,15 +257,21 @@ class OffloadBench {
     return {};
   }
 
-  // By captured steps and operation by operation in turn, as a shared machine changes.
+  // By captured steps, the same without shared experts, and operation by operation in turn, as a
+  // shared machine changes.
   Result<void> decode_batch(const std::string& name, int64_t batch) {
     const bool graphs = loaded_.options.graphs.on;
     Times taken;
+    Times whole;  // no expert shared
     Times plain;
     std::vector<offload::Costs::Start> ceilings = {store().device()->measured()};
     for (int turn = 0; turn < 2; ++turn) {
       LS_TRY_VOID(time_steps(batch, taken));
       LS_TRY_VOID(measure_again(ceilings));
+      loaded_.model->experts().device()->share_misses(false);
+      const auto unshared = time_steps(batch, whole);
+      loaded_.model->experts().device()->share_misses(true);
+      LS_TRY_VOID(unshared);
       if (!graphs) continue;
       loaded_.options.graphs.on = false;
       const auto done = time_steps(batch, plain);
@@ -274,6 +280,7 @@ class OffloadBench {
       LS_TRY_VOID(measure_again(ceilings));
     }
     write_case(name, batch, taken, ceilings);
+    row(name + ": whole experts only", static_cast<double>(batch) / whole.mean(), "tokens/s");
     if (!graphs) return {};
     row(name + ": operation by operation", static_cast<double>(batch) / plain.mean(), "tokens/s");
     row(name + ": captured against that", plain.mean() / taken.mean(), "times");

@@ -36,7 +36,7 @@ class Beside {
 
  private:
   Result<void> make_engine() {
-    const int64_t context = 2 * options_.chunk;
+    const int64_t context = std::max(2 * options_.chunk, 4 * kContext);
     LS_TRY(engine_,
            engine::Engine::create(*loaded_.model, loaded_.layout, *loaded_.pool,
                                   {.context_length = context,

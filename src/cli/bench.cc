@@ -257,11 +257,13 @@ Run add_bench(CLI::App& command) {
   command
       .add_option("--beside", flags->offload.beside,
                   "offload: sequences that decode beside a prompt of a chunk's length")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->check(CLI::Range(0, 15));
   command
       .add_option("--rings", flags->offload.rings,
                   "offload: blocks that experts stream through, 0: as serving")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->check(CLI::Range(0, 4096) & !CLI::IsMember({1}));
   command.add_option("--chunks", flags->offload.chunks, "offload: prefill tokens of a step")
       ->delimiter(',')
       ->check(CLI::Range(65, 32768));

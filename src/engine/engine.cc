@@ -108,7 +108,9 @@ Result<void> Engine::validate(const GenerationRequest& request) const {
 
 // What the model has queued writes to pages of the pool.
 Engine::~Engine() {
-  if (pass_) model_->abandon_pass();
+  if (!pass_) return;
+  model_->abandon_pass();
+  end_pass();
 }
 
 Result<RequestId> Engine::submit(GenerationRequest request, Listener listener, QueueLimit limit) {
@@ -160,7 +162,7 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::optional<Error
   if (!sequence.started) sequence.stats.queue_seconds = seconds_between(sequence.submitted, now);
   if (sequence.stats.output_tokens > 0)
     sequence.stats.decode_seconds = seconds_between(sequence.first_token, now);
-  if (drafter_ && sequence.stats.output_tokens > 1)
+  if (drafter_ && !left_ && sequence.stats.output_tokens > 1)
     policy_.record_end(sequence.stats.output_tokens);
   scheduler_.remove(sequence, reason != FinishReason::kFault);
   const GenerationResult result{reason, sequence.stats, std::move(error)};
@@ -458,12 +460,14 @@ void Engine::run_step() {
   report_.accepted = report_.drafted;
   start_admitted(plan);
   if (splits(plan)) {
+    report_.plan_seconds = watch.lap();
     begin_pass(plan);
+    report_.pass_seconds = watch.lap();
   } else if (!pass_ && plan.prefill_tokens > 0) {
     beside_cost_ *= 0.9;  // until it is measured again
   }
   batch_.build(plan);
-  report_.plan_seconds = watch.lap();
+  report_.plan_seconds += watch.lap();
   start_masks(plan);
   const bool done = forward(plan);
   report_.forward_seconds = watch.lap();
@@ -501,7 +505,7 @@ void Engine::count_step() {
   counters_.decode_output += report_.tokens;
   if (report_.draft_steps > 0) counters_.speculated += report_.decode_tokens;
   counters_.draft_rows += report_.draft_rows;
-  counters_.draft_steps = report_.draft_steps;
+  if (report_.passes > 0) counters_.draft_steps = report_.draft_steps;
   counters_.draft_seconds += report_.draft_seconds;
   if (drafter_) count_drafts();
   counters_.plan_seconds += report_.plan_seconds;

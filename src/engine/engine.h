@@ -89,7 +89,7 @@ struct EngineCounters {
   int64_t free_pages = 0;
   int64_t cached_pages = 0;   // held by the prefix cache alone: taken back when needed
   int64_t steps = 0;          // forward passes
-  int64_t paused_passes = 0;  // of these, prompts' passes that could pause
+  int64_t paused_passes = 0;  // prompts' passes that could pause, abandoned ones included
   int64_t beside_steps = 0;   // of these, steps while one paused
   int64_t finished = 0;
   int64_t cancelled = 0;

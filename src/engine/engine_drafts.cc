@@ -46,14 +46,19 @@ Result<void> Engine::capture_drafts(const model::GraphOptions& options) {
 
 namespace {
 
-// A batch at the start of the first page, which nobody owns yet: so many sequences of one row, all
-// of whose logits are wanted.
-void fill(Batch& batch, int64_t sequences, int64_t position) {
+// A batch at the start of the first page, which nobody owns yet: so many rows, all of whose logits
+// are wanted, of at most so many sequences. Different ids, as they choose different experts.
+void fill(Batch& batch, int64_t rows, int64_t most_sequences, int64_t position, int64_t vocab) {
   static constexpr int32_t kFirstPage = 0;
+  constexpr int64_t kStride = 7919;
+  const int64_t sequences = std::min(rows, most_sequences);
   batch.clear();
   for (int64_t b = 0; b < sequences; ++b) {
-    batch.add_token(batch.add_sequence(std::span(&kFirstPage, 1)), 0, position);
-    batch.want_logits();
+    const auto sequence = batch.add_sequence(std::span(&kFirstPage, 1));
+    for (int64_t row = b, at = position; row < rows; row += sequences, ++at) {
+      batch.add_token(sequence, static_cast<int32_t>((1 + row) * kStride % vocab), at);
+      batch.want_logits();
+    }
   }
   batch.finish();
 }
@@ -63,15 +68,18 @@ constexpr int kTimes = 3;  // the shortest of which counts
 }  // namespace
 
 Result<void> Engine::measure_costs() {
+  // No steps of requests: nobody counts them.
+  const offload::ExpertStore::Capturing target(model_->experts());
+  const offload::ExpertStore::Capturing draft(options_.speculation.mtp->experts());
   const int64_t depths = options_.speculation.max_steps;
   const int64_t most = options_.max_running * (1 + depths);
   measured_.draft.resize(static_cast<size_t>(depths));
   for (int64_t rows = 1; rows <= std::min<int64_t>(most, 64); rows += rows < 8 ? 1 : 8) {
     LS_TRY(const double seconds, time_pass(rows));
-    measured_.forward.record(rows, seconds);
+    measured_.forward.assume(rows, seconds);
     for (int64_t depth = 1; depth <= depths && rows <= options_.max_running; ++depth) {
       LS_TRY(const double drafting, time_draft(rows, depth));
-      measured_.draft[static_cast<size_t>(depth - 1)].record(rows, drafting);
+      measured_.draft[static_cast<size_t>(depth - 1)].assume(rows, drafting);
     }
   }
   return {};
@@ -89,7 +97,7 @@ Result<double> Engine::time_pass(int64_t rows) {
   output.drawn_only = drawn_only;
   double shortest = INFINITY;
   for (int i = 0; i < kTimes; ++i) {
-    fill(batch_, rows, 0);
+    fill(batch_, rows, options_.max_running, 0, vocab);
     model::StepInput input = batch_.input();
     input.caches = pool_.caches();
     const Stopwatch watch;
@@ -110,7 +118,7 @@ Result<double> Engine::time_draft(int64_t sequences, int64_t depth) {
   for (int i = 0; i < kTimes; ++i) {
     const Stopwatch watch;
     for (int64_t d = 0; d < depth; ++d) {
-      fill(batch_, sequences, d);
+      fill(batch_, sequences, sequences, d, model_->config().vocab_size);
       model::StepInput input = batch_.input();
       input.caches = pool_.caches();
       input.hidden_rows = rows.data();
@@ -163,10 +171,14 @@ bool Engine::draft() {
   }
   if (able.empty()) return true;
   const auto sequences = static_cast<int64_t>(all.size());
+  // Nobody knows what a guess costs beside a pass, where the CPU computes what the wire brings at
+  // other times, and the ledger would not be charged for it: the cost model is not asked there.
+  if (pass_ && !drafter_->options().always) return true;
   int64_t steps = 0;
   if (!paused_) {
-    steps = drafter_->options().always ? drafter_->options().max_steps
-                                       : policy_.choose({sequences, last_prefill_, backlog_});
+    steps = drafter_->options().always
+                ? drafter_->options().max_steps
+                : policy_.choose({sequences, decoding_only() ? 0 : last_prefill_, backlog_});
   }
   if (steps == 0) {
     if (fresh.empty() || !worth_reading(policy_, drafter_->options(), sequences,

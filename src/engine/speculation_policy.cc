@@ -58,6 +58,10 @@ void RowCosts::record(int64_t rows, double seconds) {
   mean.seconds += (seconds - mean.seconds) / static_cast<double>(std::min(mean.count, kCostMemory));
 }
 
+void RowCosts::assume(int64_t rows, double seconds) {
+  means_[rows] = {seconds, 0};
+}
+
 bool RowCosts::knows(int64_t rows) const {
   const auto above = means_.lower_bound(rows - rows / 4);
   return above != means_.end() && above->first <= rows + rows / 4;
@@ -240,11 +244,12 @@ void SpeculationPolicy::learn_draft(const SpeculationStep& step) {
   first_drafts_ = std::max<int64_t>(first_drafts_ - 1, 0);
   RowCosts& costs = draft_[static_cast<size_t>(std::min(step.steps, max_steps_) - 1)];
   const auto known = draft_cost(step.load.sequences, step.steps);
-  if (step.load.backlog == 0 || !known || step.draft_seconds < *known) {
+  if (step.load.backlog == 0 || !known) {
     costs.record(step.load.sequences, step.draft_seconds);
     return;
   }
-  reading_.record(step.load.backlog, step.draft_seconds - *known);
+  // Not all of the sequences may have read and drafted: what that took is no draft of all.
+  reading_.record(step.load.backlog, std::max(0.0, step.draft_seconds - *known));
 }
 
 void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
@@ -266,7 +271,10 @@ void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
 
 void SpeculationPolicy::record(const SpeculationStep& step) {
   if (max_steps_ == 0) return;
-  if (plain_steps_ == 0 && step.steps == 0) credit_ += kFirstCredit * step.forward_seconds;
+  if (!has_first_credit_ && step.steps == 0 && step.load.prefill_rows == 0) {
+    has_first_credit_ = true;
+    credit_ += kFirstCredit * step.forward_seconds;
+  }
   forward_.record(step.rows, step.forward_seconds);
   ++looks_.since;
   ++deeper_.since;

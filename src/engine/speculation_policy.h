@@ -12,9 +12,10 @@
 // All of it is paid out of a ledger, which begins with two plain steps: what a step takes longer
 // than plain decoding of its tokens is charged at once, readings included; gains are credited up to
 // some steps, and so is kAllowance of all time. A step with drafts is made only where the ledger
-// holds what it costs if every draft is wrong. So over the engine's life drafting loses at most
-// kAllowance of the time and those two steps, whatever the drafts are worth. What does not seem to
-// pay is looked at again, at intervals that double while the looks fail.
+// holds what it costs if every draft is wrong, but for the first two, which tell that. So over the
+// engine's life drafting loses at most kAllowance of the time and those two steps, whatever the
+// drafts are worth. What does not seem to pay is looked at again, at intervals that double while
+// the looks fail.
 //
 // Threading: one thread.
 #pragma once
@@ -49,6 +50,8 @@ struct ExpertGrowth {
 class RowCosts {
  public:
   void record(int64_t rows, double seconds);
+  // Until the first record of so many rows, which replaces it.
+  void assume(int64_t rows, double seconds);
   // Nothing: never measured.
   [[nodiscard]] std::optional<double> at(int64_t rows, const ExpertGrowth& growth = {}) const;
   // Whether some measured count is within a quarter of `rows`.
@@ -142,6 +145,7 @@ class SpeculationPolicy {
   std::vector<RowCosts> draft_;  // [max_steps] of a draft of depth + 1, by sequences
   RowCosts reading_;             // of the backlog, by its rows
   ExpertGrowth growth_;
+  bool has_first_credit_ = false;
   int64_t first_drafts_ = 0;  // that are to come
   double stay_ = 0;           // tokens of a sequence
   int64_t ended_ = 0;         // sequences, as far as stay_ remembers

@@ -35,6 +35,9 @@ offload::StoreOptions draft_options(const offload::StoreOptions& all, const GlmC
   offload::StoreOptions options = all;
   const int64_t layers = config.num_layers - config.first_k_dense + 1;
   if (all.budget_bytes != INT64_MAX) options.budget_bytes /= layers;
+  // One layer, and nothing comes ahead of it.
+  constexpr int64_t kRing = 32;
+  options.ring = std::min(options.ring, kRing);
   return options;
 }
 

@@ -133,6 +133,7 @@ Result<void> Model::finish_pass(const StepOutput& output) {
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
   auto done = run_head(step, weights_.norm, weights_.lm_head, pass_->input, output);
+  if (!done) (void)backend_->synchronize();  // as forward() does
   tokens_ = pass_->input.batch.tokens;
   last_beside_ = false;
   end_pass();

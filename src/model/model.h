@@ -51,7 +51,8 @@ class Model {
   [[nodiscard]] ConstMatrixView hidden() const {
     return (last_beside_ ? *beside_ : main_).state.x.first(tokens_);
   }
-  // [any, hidden]: where those of a decode step always lie.
+  // [any, hidden]: where those of decode steps always lie, or, where prompts' passes pause, of
+  // those with at most beside_tokens() rows.
   [[nodiscard]] ConstMatrixView hidden_place() const {
     const LayerState& state = (beside_ ? *beside_ : main_).state;
     return state.x.first(state.x.max_tokens());

@@ -7,6 +7,7 @@
 
 #include "checkpoint/layout.h"
 #include "kernels/paged.h"
+#include "offload/expert_store.h"
 
 namespace longshore::model {
 namespace {
@@ -56,12 +57,12 @@ int64_t spec_bytes(const TensorSpec& spec) {
 
 // What the device holds beside weights and cache: 2 GB of activations and scratch memory, and the
 // ring.
-int64_t work_bytes(const ModelBytes& model, int64_t chunk) {
-  constexpr int64_t kRing = 128;
+int64_t work_bytes(const ModelBytes& model, int64_t device_bytes, int64_t chunk) {
+  const int64_t ring = model.expert > 0 ? offload::ring_for(device_bytes, model.expert) : 0;
   const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
   constexpr int64_t kPerToken = int64_t{490} << 10;  // of all activations
   constexpr int64_t kReserve = int64_t{512} << 20;
-  return kReserve + scratch + chunk * kPerToken + kRing * model.expert;
+  return kReserve + scratch + chunk * kPerToken + ring * model.expert;
 }
 
 int64_t cache_bytes(const ModelBytes& model, int64_t context) {
@@ -120,7 +121,7 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
   }
   plan.device_dense = model.dense + model.embedding;
   plan.device_cache = cache_bytes(model, context);
-  plan.device_work = work_bytes(model, chunk);
+  plan.device_work = work_bytes(model, machine.device_bytes, chunk);
   const int64_t fixed = plan.device_dense + plan.device_cache + plan.device_work;
   if (fixed > machine.device_bytes) {
     plan.problems.push_back(fmt::format(

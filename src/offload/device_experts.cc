@@ -294,13 +294,14 @@ void DeviceExperts::settle() {
   loading_.clear();
   for (const int32_t slot : pinned_) slots_.unpin(slot);
   pinned_.clear();
-  for (const Observation& seen : in_flight_) {
+  std::erase_if(in_flight_, [this](const Observation& seen) {
+    if (!wire_.passed(seen.end)) return false;
     const std::optional<double> seconds = wire_.seconds_between(seen.begin, seen.end);
-    if (!seconds) continue;
+    if (!seconds) return true;
     if (seen.undisturbed) costs_.saw_wire(seen.bytes, *seconds);
     counters_.wire_seconds += *seconds;
-  }
-  in_flight_.clear();
+    return true;
+  });
   for (const int32_t expert : passing_) {
     const int64_t at = find_in_ring(expert);
     ring_[static_cast<size_t>(at)] = {};
@@ -392,7 +393,7 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
   const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
   const int64_t room = std::max<int64_t>(free, 0) + options_.ring;
   const int64_t width = experts_.shape(index).gate.out;
-  const int64_t pieces = width / columns_of_piece(width);
+  const int64_t pieces = share_misses_ ? std::max<int64_t>(width / columns_of_piece(width), 1) : 1;
   const bool left = streaming_ || wire_left_;
   if (cpu_ != nullptr && !left && options_.forced_fetch < 0) {
     return split_misses(described, costs_,
@@ -497,7 +498,8 @@ void DeviceExperts::fetch(int64_t index, const Split& split) {
   }
   const Mark end = wire_.copied();
   exchange_.signal_copied(word(index, kFetched));
-  in_flight_.push_back({begin, end, bytes, /*undisturbed=*/true});
+  // Clearing a block and copies of short rows say little of the wire's speed with whole experts.
+  in_flight_.push_back({begin, end, bytes, /*undisturbed=*/split.shared < 0});
   counters_.fetched += static_cast<int64_t>(split.fetch.size());
   counters_.wire_bytes += bytes;
   counters_.queueing_seconds += watch.seconds();

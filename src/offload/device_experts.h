@@ -120,6 +120,8 @@ class DeviceExperts {
   // Uses at most so many of the slots that create() took, from the next step on. Any thread.
   void limit_slots(int64_t slots) { asked_slots_.store(slots); }
 
+  // Benchmarks: whether a missing expert may be shared by CPU and wire; it may.
+  void share_misses(bool may) { share_misses_ = may; }
   // Benchmarks: routes are drawn instead of the router's; nullptr: its own again.
   void force(Routing* routing) { forced_ = routing; }
   // Wire and CPU experts, both at once, as create() measures them. At idle. kDevice.
@@ -259,6 +261,7 @@ class DeviceExperts {
   double stream_rate_ = 0;      // bytes/s of whole streams with nothing beside them, the best
   int64_t top_k_ = 0;
   bool capturing_ = false;
+  bool share_misses_ = true;
   bool released_ = false;
   Routing* forced_ = nullptr;
 };

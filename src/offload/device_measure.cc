@@ -51,8 +51,15 @@ Result<Costs::Start> DeviceExperts::measure() {
       const int64_t first = std::max<int64_t>(experts_.size() - count, 0);
       const double one = time_cpu(*cpu_, experts_, first, count, 1, options_.hidden);
       const double four = time_cpu(*cpu_, experts_, first, count, 4, options_.hidden);
-      start.cpu_seconds_one_token = one / static_cast<double>(count);
-      start.cpu_seconds_per_token = std::max(0.0, (four - one) / 3 / static_cast<double>(count));
+      double single = one;  // the shortest of some calls
+      for (int64_t i = 0; i < std::min<int64_t>(count, 4); ++i)
+        single = std::min(single, time_cpu(*cpu_, experts_, first + i, 1, 1, options_.hidden));
+      // A call takes some time whatever it computes: two points of a line.
+      const auto experts = static_cast<double>(count);
+      if (count > 1)
+        start.cpu_overhead = std::clamp((experts * single - one) / (experts - 1), 0.0, single / 2);
+      start.cpu_seconds_one_token = (one - start.cpu_overhead) / experts;
+      start.cpu_seconds_per_token = std::max(0.0, (four - one) / 3 / experts);
     }
     while (!wire_.passed(end)) {
     }

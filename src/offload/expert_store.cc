@@ -25,6 +25,12 @@ DeviceExpertsOptions device_options(const GlmConfig& config, int64_t slots,
 
 }  // namespace
 
+int64_t ring_for(int64_t device_bytes, int64_t block_bytes) {
+  LS_CHECK(block_bytes > 0);
+  constexpr int64_t kMost = 128;
+  return std::clamp<int64_t>(device_bytes / 16 / block_bytes, kMost / 4, kMost);
+}
+
 Result<ExpertStore> ExpertStore::create(const Checkpoint& checkpoint, int64_t first_layer,
                                         int64_t layers, kernels::Backend& backend,
                                         const StoreOptions& options) {

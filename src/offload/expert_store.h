@@ -34,15 +34,18 @@
 
 namespace longshore::offload {
 
+// Blocks of a ring on a device with so much memory: half a layer of GLM-5.1, so that so much comes
+// ahead while a layer's attention, or a step beside it, has the device; fewer where they would be
+// more than a sixteenth of the memory, but a quarter of that at least.
+[[nodiscard]] int64_t ring_for(int64_t device_bytes, int64_t block_bytes);
+
 // Read only for a device.
 struct StoreOptions {
   int64_t budget_bytes = INT64_MAX;  // of slots; no more than all experts are taken
   int64_t max_tokens = 0;            // of one step
   kernels::Backend* cpu =
-      nullptr;  // computes missing experts where they lie; nullptr: all are fetched
-  // Blocks that missing experts pass through: half a layer of GLM-5.1. So much comes ahead while a
-  // layer's attention, or a step beside it, has the device.
-  int64_t ring = 128;
+      nullptr;                 // computes missing experts where they lie; nullptr: all are fetched
+  int64_t ring = 128;          // blocks that missing experts pass through: ring_for()
   int64_t decode_tokens = 64;  // steps with more tokens stream instead of using the CPU
   double half_life = 256;      // steps after which a use of an expert counts half
   double forced_fetch = -1;  // share of the misses that is fetched; negative: as measured costs say

@@ -15,7 +15,9 @@ double as_double(int64_t value) {
 void add_lookups(Registrar& r, const offload::ExpertCounters& c) {
   const auto lookup = [&](const char* who, int64_t count) {
     r.counter("expert_lookups_total",
-              "Distinct experts of a layer and step, by who had them: a slot of the device (hit), "
+              "Distinct experts of a layer and step of the main model, by who had them: the "
+              "device, where "
+              "they came ahead too (hit), "
               "the wire (fetched), the CPU where they lie (cpu), CPU and wire together (shared).",
               {{"placement", who}})
         .Increment(as_double(count));
@@ -24,13 +26,10 @@ void add_lookups(Registrar& r, const offload::ExpertCounters& c) {
   lookup("fetched", c.fetched);
   lookup("cpu", c.computed_on_cpu);
   lookup("shared", c.shared);
-  const auto ahead = [&](const char* used, int64_t count) {
-    r.counter("expert_prefetched_total", "Experts that came over the wire ahead of being wanted.",
-              {{"used", used}})
-        .Increment(as_double(count));
-  };
-  ahead("true", c.prefetched - c.prefetched_unused);
-  ahead("false", c.prefetched_unused);
+  r.counter("expert_prefetched_total", "Experts sent over the wire ahead of being wanted.")
+      .Increment(as_double(c.prefetched));
+  r.counter("expert_prefetched_unused_total", "Of these, overwritten before any step wanted them.")
+      .Increment(as_double(c.prefetched_unused));
 }
 
 void add_times(Registrar& r, const offload::ExpertCounters& c) {
@@ -74,7 +73,8 @@ void add_rates(Registrar& r, const offload::StoreReport& report) {
 
 void add_residency(Registrar& r, const offload::StoreReport& report, int64_t per_layer,
                    int64_t first_layer) {
-  r.gauge("expert_slots", "Experts that the device's memory for them may hold.")
+  r.gauge("expert_slots",
+          "Experts that the device's slots may hold; 0 where all or none are there.")
       .Set(as_double(report.slots_used_at_most));
   for (size_t first = 0; first < report.resident.size(); first += static_cast<size_t>(per_layer)) {
     const auto begin = report.resident.begin() + static_cast<std::ptrdiff_t>(first);

@@ -130,8 +130,9 @@ struct Metrics::Impl {
   Counter& pass_layers = r.counter("prefill_pass_layers_total", "Layers of these passes.");
   Counter& beside =
       r.counter("prefill_pass_decode_steps_total", "Steps of those who decode in their pauses.");
-  Counter& beside_seconds = r.counter("prefill_pass_decode_seconds_total",
-                                      "Seconds from each of these steps' tokens to the next.");
+  Counter& beside_seconds =
+      r.counter("prefill_pass_decode_seconds_total",
+                "Seconds until these steps' tokens, from the ones before or the pass's begin.");
   Counter& sample = r.counter("step_seconds_total", kStepHelp, {{"part", "sample"}});
   Counter& deliver = r.counter("step_seconds_total", kStepHelp, {{"part", "deliver"}});
   Gauge& accept_length = r.gauge("spec_accept_length",

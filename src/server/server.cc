@@ -44,7 +44,10 @@ struct Server::Impl {
                 }),
         app(loaded, metrics, options.app,
             {[this] { return service.counters(); }, [this] { return experts.get(); },
-             [&loaded](int64_t bytes) { return loaded.model->experts().limit_slots(bytes); }}) {}
+             [&loaded](int64_t bytes) { return loaded.model->experts().limit_slots(bytes); }}) {
+    // What was measured at start shows before the first step. Nobody asks for one yet.
+    experts.set(loaded.model->experts());
+  }
 
   const ServerOptions options;
   ExpertSnapshot experts;

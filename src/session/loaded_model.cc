@@ -91,16 +91,27 @@ Result<void> check_stop_ids(const LoadedModel& loaded) {
 
 constexpr double kGiB = 1 << 30;
 
+// Before the device is given anything.
+Result<int64_t> ring_of(const Checkpoint& checkpoint, const device::Memory& memory) {
+  const GlmConfig& config = checkpoint.config();
+  LS_TRY(const offload::HostExperts experts,
+         offload::HostExperts::bind(checkpoint, config.first_k_dense,
+                                    config.num_layers - config.first_k_dense));
+  if (experts.size() == 0) return offload::StoreOptions{}.ring;
+  return offload::ring_for(memory.available(), offload::DeviceBank::block_bytes(experts));
+}
+
 // How much of a device the experts take. auto: what is left when everything else has its place and
 // the driver some room.
-Result<int64_t> expert_budget(const LoadedModel& loaded, const model::StepLimits& limits) {
+Result<int64_t> expert_budget(const LoadedModel& loaded, const model::StepLimits& limits,
+                              int64_t ring) {
   const LoadOptions& options = loaded.options;
   if (options.gpu_expert_gib) return static_cast<int64_t>(*options.gpu_expert_gib * kGiB);
   kernels::Backend& backend = *loaded.backend;
   const auto plan = [&](int64_t budget) {
     return model::plan_memory(*loaded.checkpoint, backend, limits, options.with_mtp,
-                              {.budget_bytes = budget}, options.max_total_tokens, options.graphs,
-                              options.latents);
+                              {.budget_bytes = budget, .ring = ring}, options.max_total_tokens,
+                              options.graphs, options.latents);
   };
   LS_TRY(const model::MemoryPlan all, plan(INT64_MAX));
   const int64_t available = backend.memory().available();
@@ -162,7 +173,8 @@ Result<void> load_model(LoadedModel& loaded, const model::StepLimits& limits, in
                 options.gpu_expert_gib ? "--gpu-expert-gib" : "--offload-group-size");
   }
   if (!host) {
-    LS_TRY(offload.budget_bytes, expert_budget(loaded, limits));
+    LS_TRY(offload.ring, ring_of(checkpoint, backend.memory()));
+    LS_TRY(offload.budget_bytes, expert_budget(loaded, limits, offload.ring));
     LS_TRY(const model::MemoryPlan plan,
            model::plan_memory(checkpoint, backend, limits, options.with_mtp, offload,
                               options.max_total_tokens, options.graphs, options.latents));

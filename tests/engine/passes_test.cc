@@ -25,7 +25,7 @@ struct Meeting {
   Meeting(TestModel& test, const EngineOptions& chosen, int64_t prompts = 1)
       : model(test), engine(make_engine(test, chosen)) {
     const auto captured = test.model->capture_steps(engine->caches(), {});
-    LS_CHECK(captured.has_value());
+    LS_CHECK(captured.has_value() && engine->capture_drafts({}).has_value());
     LS_CHECK(engine->submit(greedy(prompt_of(5, vocab()), 60), record(decoding)).has_value());
     while (decoding.ids.size() < 2) engine->step();
     for (int64_t i = 0; i < prompts; ++i) {
@@ -116,6 +116,23 @@ TEST(PausingPasses, AStepThatWouldHoldTheWireUpWaits) {
   const auto before = meeting.decoding.ids.size();
   while (meeting.prompt[0].ids.empty()) meeting.engine->step();
   EXPECT_LE(meeting.decoding.ids.size() - before, 2U) << "at the begin, where it is measured";
+  meeting.finish();
+  expect_tokens(meeting);
+}
+
+// Decode steps leave their hidden states beside those of a pass, and both are drafted from.
+TEST(PausingPasses, CapturedDraftsGoOnFromStepsBesideThem) {
+  TestModel model = streaming_model(kSmall, 0.4);
+  EngineOptions chosen = options(kAfterEveryLayer);
+  chosen.speculation = {.mtp = model.mtp.get(), .max_steps = 1, .always = true};
+  Meeting meeting(model, chosen);
+  int64_t beside = 0;
+  while (meeting.prompt[0].ids.empty()) {
+    const int64_t replayed = model.mtp->replayed_steps();
+    meeting.engine->step();
+    if (model.model->in_pass()) beside += model.mtp->replayed_steps() - replayed;
+  }
+  EXPECT_GT(beside, 2) << "captured drafts in the pauses";
   meeting.finish();
   expect_tokens(meeting);
 }

@@ -133,7 +133,7 @@ void disturb(TestModel& test, Engine& engine, std::mt19937& random) {
 
 void check_experts(const TestModel& test) {
   const offload::ExpertCounters& c = test.model->experts().counters();
-  ASSERT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu);
+  ASSERT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu + c.shared);
   test.model->experts().device()->slots().check_conservation(/*idle=*/!test.model->in_pass());
 }
 

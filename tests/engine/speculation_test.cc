@@ -471,7 +471,7 @@ TEST(Speculation, SecondsAreMeasuredAtTheStartOfADevice) {
             run(*make_engine(reference(), plain()), greedy(prompt(40), 30)).ids);
 }
 
-TEST(Speculation, WithDepthZeroNothingIsDraftedAndItCatchesUpWhenOnAgain) {
+TEST(Speculation, WithDepthZeroNothingIsDraftedAndDraftsGoOnWhenOnAgain) {
   const auto engine = make_engine(reference(), speculating(2));
   Speculation off = engine->options().speculation;
   off.max_steps = 0;

@@ -267,6 +267,13 @@ TEST(OffloadedModel, ADryRunTakesTheMemoryAndCopiesNoExpert) {
   }
 }
 
+TEST(OffloadedModel, TheRingTakesASixteenthOfTheDeviceAtMostButKeepsAQuarterOfItsBlocks) {
+  constexpr int64_t kBlock = 37748736;
+  EXPECT_EQ(offload::ring_for(80'000'000'000, kBlock), 128);
+  EXPECT_EQ(offload::ring_for(32'000'000'000, kBlock), 52);
+  EXPECT_EQ(offload::ring_for(8'000'000'000, kBlock), 32);
+}
+
 TEST(OffloadedModel, WithoutAWireItIsRefusedByName) {
   const std::string dir = conformance("conf-fp8");
   ThreadPool pool(1);

@@ -47,17 +47,17 @@ TEST(ServingPlan, SplitsALayerAsWorkedOutByHand) {
 }
 
 TEST(ServingPlan, StreamsEveryExpertOnceAChunk) {
-  const ServingPlan plan = plan_serving(glm(), machine(36, 1000), 8192, 8192);
+  const ServingPlan plan = plan_serving(glm(), machine(32, 1000), 8192, 8192);
   EXPECT_TRUE(plan.problems.empty()) << plan.problems.front();
   const double share = static_cast<double>(plan.resident) / (75.0 * 256);
   EXPECT_NEAR(plan.prefill_bound, 8192 / (724.9e9 * (1 - share) / 55e9), 3);
   EXPECT_LE(plan.device_dense + plan.device_cache + plan.device_work + plan.device_experts,
-            36000000000);
+            32000000000);
 }
 
 TEST(ServingPlan, MoreMemoryHoldsMoreExpertsAndIsFaster) {
   double before = 0;
-  for (const double gb : {36.0, 80.0, 141.0, 800.0}) {
+  for (const double gb : {32.0, 80.0, 141.0, 800.0}) {
     const ServingPlan plan = plan_serving(glm(), machine(gb, 1000), 8192, 2048);
     EXPECT_TRUE(plan.problems.empty()) << gb;
     EXPECT_GT(plan.decode_bound, before) << gb;

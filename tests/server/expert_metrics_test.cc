@@ -27,8 +27,8 @@ TEST(ExpertMetrics, SayWhoHadTheExpertsAndWhatMoved) {
       const char* line :
       {R"(longshore:expert_lookups_total{model_name="m",placement="hit"} 5)",
        R"(longshore:expert_lookups_total{model_name="m",placement="shared"} 7)",
-       R"(longshore:expert_prefetched_total{model_name="m",used="true"} 7)",
-       R"(longshore:expert_prefetched_total{model_name="m",used="false"} 4)",
+       R"(longshore:expert_prefetched_total{model_name="m"} 11)",
+       R"(longshore:expert_prefetched_unused_total{model_name="m"} 4)",
        R"(longshore:expert_bytes_total{by="wire",model_name="m"} 4096)",
        R"(longshore:expert_busy_seconds_total{by="cpu",model_name="m"} 0.5)",
        R"(longshore:expert_host_seconds_total{model_name="m",part="queueing"} 0.25)",

@@ -275,6 +275,7 @@ export class Dashboard {
 
     const facts = this.#expertFacts;
     const share = (part, whole) => formatPart(whole > 0 ? part / whole : NaN);
+    // What wire and CPU share is left out: it has no side.
     const chosen = (c) => c('fetched') + c('computed_on_cpu');
     const total = (name) => counters[name];
     facts.put('On the device', report.device ? `${formatCount(report.device.experts)} of ${formatCount(report.host.experts)}` : `none of ${formatCount(report.host.experts)}: no device`);
@@ -285,6 +286,7 @@ export class Dashboard {
     facts.put('q*, best share fetched', formatPart(best));
     facts.put('q, share fetched now', share(grown('fetched'), chosen(grown)));
     facts.put('q, since the start', share(counters.fetched, chosen(total)));
+    facts.put('Shared by wire and CPU, now', share(grown('shared'), chosen(grown) + grown('shared')));
     facts.put('Prefetched, unused', share(counters.prefetched_unused, counters.prefetched));
     facts.put('Handshake of a layer', formatSeconds(grown('handshakes') > 0 ? grown('handshake_seconds') / grown('handshakes') : NaN));
 
