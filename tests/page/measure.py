@@ -99,8 +99,9 @@ def frames_of(log):
     # The page's thread is the one with most frames.
     thread = statistics.mode((pid, tid) for pid, tid, _ in begins)
     starts = sorted(ts for pid, tid, ts in begins if (pid, tid) == thread and ts >= marks[0])
+    # Events too short for the thread's clock have no time of it.
     scripts = sorted(
-        (e["ts"], e.get("dur", 0), e["tdur"]) for e in events if (e["pid"], e["tid"]) == thread and e.get("name") in SCRIPTS and e.get("ph") == "X"
+        (e["ts"], e.get("dur", 0), e.get("tdur", 0)) for e in events if (e["pid"], e["tid"]) == thread and e.get("name") in SCRIPTS and e.get("ph") == "X"
     )
     spent = [0.0] * len(starts)
     frame, end = 0, 0
