@@ -76,10 +76,11 @@ Result<void> Engine::measure_costs() {
   measured_.draft.resize(static_cast<size_t>(depths));
   for (int64_t rows = 1; rows <= std::min<int64_t>(most, 64); rows += rows < 8 ? 1 : 8) {
     LS_TRY(const double seconds, time_pass(rows));
-    measured_.forward.assume(rows, seconds);
+    // As often as it was timed: one slow plain step later must not make drafts seem cheap.
+    for (int i = 0; i < kTimes; ++i) measured_.forward.record(rows, seconds);
     for (int64_t depth = 1; depth <= depths && rows <= options_.max_running; ++depth) {
       LS_TRY(const double drafting, time_draft(rows, depth));
-      measured_.draft[static_cast<size_t>(depth - 1)].assume(rows, drafting);
+      measured_.draft[static_cast<size_t>(depth - 1)].record(rows, drafting);
     }
   }
   return {};

@@ -52,23 +52,15 @@ void RowCosts::record(int64_t rows, double seconds) {
   Mean& mean = means_[rows];
   // A step that the machine was away for says nothing about rows.
   if (mean.count >= 3) seconds = std::min(seconds, 2 * mean.seconds);
-  if (mean.count == 0 && mean.seconds > 0) seconds = std::min(seconds, 1.5 * mean.seconds);
   // The first times may have been slow ones.
   if (mean.count < 3 && seconds < mean.seconds / 2) mean.count = 0;
   ++mean.count;
   mean.seconds += (seconds - mean.seconds) / static_cast<double>(std::min(mean.count, kCostMemory));
 }
 
-void RowCosts::assume(int64_t rows, double seconds) {
-  means_[rows] = {seconds, 0};
-}
-
-int64_t RowCosts::times(int64_t rows) const {
-  int64_t most = 0;
-  for (auto near = means_.lower_bound(rows - rows / 4);
-       near != means_.end() && near->first <= rows + rows / 4; ++near)
-    most = std::max(most, near->second.count);
-  return most;
+bool RowCosts::knows(int64_t rows) const {
+  const auto above = means_.lower_bound(rows - rows / 4);
+  return above != means_.end() && above->first <= rows + rows / 4;
 }
 
 std::optional<double> RowCosts::at(int64_t rows, const ExpertGrowth& growth) const {
@@ -198,8 +190,7 @@ int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   looking_ = false;
   const auto plain = cost(load, 0);
   if (max_steps_ == 0 || !plain || since_plain_ >= kRefreshPlain) return 0;
-  // One slow plain step must not make drafts seem cheap: everything is charged against it.
-  if (forward_.times(load.prefill_rows + load.sequences) < kFirstPlain) return 0;
+  if (!forward_.knows(load.prefill_rows + load.sequences)) return 0;
   // The very first drafts tell what drafts cost, the second without what comes once. What is read
   // beside would seem part of it: a step without is waited for.
   if (first_drafts_ > 0)

@@ -50,12 +50,10 @@ struct ExpertGrowth {
 class RowCosts {
  public:
   void record(int64_t rows, double seconds);
-  // Until the first record of so many rows, which replaces it as far as it is not much more.
-  void assume(int64_t rows, double seconds);
   // Nothing: never measured.
   [[nodiscard]] std::optional<double> at(int64_t rows, const ExpertGrowth& growth = {}) const;
-  // Records of the count within a quarter of `rows` that has most.
-  [[nodiscard]] int64_t times(int64_t rows) const;
+  // Whether some measured count is within a quarter of `rows`.
+  [[nodiscard]] bool knows(int64_t rows) const;
 
  private:
   struct Mean {
