@@ -30,6 +30,25 @@ double true_rate(const World& world, int64_t steps) {
          (1 + world.row_seconds * (rows - 1) + world.draft_seconds * static_cast<double>(steps));
 }
 
+// A step with so many guesses of each sequence, drawn right or wrong, without its seconds.
+SpeculationStep guess(const World& world, const SpeculationLoad& load, int64_t steps,
+                      std::mt19937& random) {
+  std::uniform_real_distribution<double> unit(0, 1);
+  SpeculationStep step{.load = load, .steps = steps, .rows = world.sequences * (1 + steps)};
+  step.drafted.assign(static_cast<size_t>(steps), 0);
+  step.accepted = step.drafted;
+  step.tokens = world.sequences;
+  for (int64_t b = 0; b < world.sequences; ++b) {
+    for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
+      ++step.drafted[d];
+      if (unit(random) >= world.acceptance) break;
+      ++step.accepted[d];
+      ++step.tokens;
+    }
+  }
+  return step;
+}
+
 // Tokens per second of `count` steps that the policy chooses.
 double run(SpeculationPolicy& policy, const World& world, int64_t count, std::mt19937& random) {
   std::uniform_real_distribution<double> unit(0, 1);
@@ -38,18 +57,7 @@ double run(SpeculationPolicy& policy, const World& world, int64_t count, std::mt
   for (int64_t i = 0; i < count; ++i) {
     const SpeculationLoad load{world.sequences, 0};
     const int64_t steps = policy.choose(load);
-    SpeculationStep step{.load = load, .steps = steps, .rows = world.sequences * (1 + steps)};
-    step.drafted.assign(static_cast<size_t>(steps), 0);
-    step.accepted = step.drafted;
-    step.tokens = world.sequences;
-    for (int64_t b = 0; b < world.sequences; ++b) {
-      for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
-        ++step.drafted[d];
-        if (unit(random) >= world.acceptance) break;
-        ++step.accepted[d];
-        ++step.tokens;
-      }
-    }
+    SpeculationStep step = guess(world, load, steps, random);
     const auto noisy = [&](double s) { return s * (1 + world.noise * (2 * unit(random) - 1)); };
     step.forward_seconds = noisy(1 + world.row_seconds * static_cast<double>(step.rows - 1));
     step.draft_seconds = noisy(world.draft_seconds * static_cast<double>(steps));
@@ -146,18 +154,7 @@ double lost(const World& world, int64_t stay, double reading, int64_t count, std
   for (int64_t i = 0; i < count; ++i) {
     const SpeculationLoad load{world.sequences, 0, read ? 0 : 32 * world.sequences};
     const int64_t steps = policy.choose(load);
-    SpeculationStep step{.load = load, .steps = steps, .rows = world.sequences * (1 + steps)};
-    step.drafted.assign(static_cast<size_t>(steps), 0);
-    step.accepted = step.drafted;
-    step.tokens = world.sequences;
-    for (int64_t b = 0; b < world.sequences; ++b) {
-      for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
-        ++step.drafted[d];
-        if (unit(random) >= world.acceptance) break;
-        ++step.accepted[d];
-        ++step.tokens;
-      }
-    }
+    SpeculationStep step = guess(world, load, steps, random);
     const auto noisy = [&](double s) { return s * (1 + world.noise * (2 * unit(random) - 1)); };
     const double draft = world.draft_seconds * static_cast<double>(steps);
     step.forward_seconds = noisy(cost(steps) - draft);

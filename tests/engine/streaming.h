@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/engine/driver.h"
+#include "tests/model/budget.h"
 
 namespace longshore::engine {
 
@@ -14,16 +15,8 @@ constexpr int64_t kBeside = 8;  // tokens of a step beside a pass
 inline TestModel streaming_model(const std::string& dir, double share, double forced_fetch = -1,
                                  bool with_cpu = true,
                                  const std::string& backend = "fake:reference") {
-  auto checkpoint = Checkpoint::open(dir);
-  LS_CHECK(checkpoint.has_value());
-  const GlmConfig& config = checkpoint->config();
-  auto experts = offload::HostExperts::bind(*checkpoint, config.first_k_dense,
-                                            config.num_layers - config.first_k_dense);
-  LS_CHECK(experts.has_value());
   offload::StoreOptions options;
-  options.budget_bytes =
-      static_cast<int64_t>(share * static_cast<double>(experts->size()) *
-                           static_cast<double>(offload::DeviceBank::block_bytes(*experts)));
+  options.budget_bytes = budget_for(dir, share);
   options.ring = 4;
   options.decode_tokens = kBeside;
   options.forced_fetch = forced_fetch;

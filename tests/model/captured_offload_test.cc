@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/model/budget.h"
 #include "tests/model/step_batch.h"
 
 namespace longshore {
@@ -31,16 +32,8 @@ void PrintTo(const Setting& s, std::ostream* out) {
 }
 
 StoreOptions options_for(const std::string& dir, const Setting& setting) {
-  auto checkpoint = Checkpoint::open(dir);
-  LS_CHECK(checkpoint.has_value());
-  const GlmConfig& config = checkpoint->config();
-  auto experts = offload::HostExperts::bind(*checkpoint, config.first_k_dense,
-                                            config.num_layers - config.first_k_dense);
-  LS_CHECK(experts.has_value());
   StoreOptions options;
-  options.budget_bytes =
-      static_cast<int64_t>(setting.share * static_cast<double>(experts->size()) *
-                           static_cast<double>(offload::DeviceBank::block_bytes(*experts)));
+  options.budget_bytes = budget_for(dir, setting.share);
   options.ring = setting.ring;
   options.forced_fetch = setting.forced_fetch;
   options.costs = {.wire_bytes_per_second = 1e10, .cpu_seconds_one_token = 1e-6};

@@ -8,6 +8,7 @@
 
 #include "engine/kv_pool.h"
 #include "model/memory_plan.h"
+#include "tests/model/budget.h"
 #include "tests/model/golden.h"
 
 namespace longshore {
@@ -38,16 +39,8 @@ offload::Costs::Start even_costs() {
 
 // share: of all experts that the slots hold.
 StoreOptions options_for(const std::string& dir, double share) {
-  auto checkpoint = Checkpoint::open(dir);
-  LS_CHECK(checkpoint.has_value());
-  const GlmConfig& config = checkpoint->config();
-  auto experts = offload::HostExperts::bind(*checkpoint, config.first_k_dense,
-                                            config.num_layers - config.first_k_dense);
-  LS_CHECK(experts.has_value());
   StoreOptions options;
-  options.budget_bytes =
-      static_cast<int64_t>(share * static_cast<double>(experts->size()) *
-                           static_cast<double>(offload::DeviceBank::block_bytes(*experts)));
+  options.budget_bytes = budget_for(dir, share);
   options.ring = 4;
   options.costs = even_costs();
   return options;
