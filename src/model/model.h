@@ -191,6 +191,8 @@ class Mtp {
                       const StepOutput& output);
   Result<void> capture_from(ConstMatrixView hidden, const StepInput& example,
                             const GraphOptions& options, StepGraphs& graphs);
+  [[nodiscard]] StepContext context(const StepArrays::View& arrays, int64_t longest_context,
+                                    Tap& tap);
   void queue(StepContext& step, const StepArrays::View& arrays, ConstMatrixView hidden,
              const LayerCache& cache);
   // What was captured for hidden states that lie there, and the graph that holds the step; nullptr:

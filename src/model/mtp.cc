@@ -53,6 +53,11 @@ void Mtp::check(const StepInput& input, ConstMatrixView hidden) const {
   LS_CHECK(static_cast<int64_t>(input.caches.size()) == config_->num_layers + 1);
 }
 
+StepContext Mtp::context(const StepArrays::View& arrays, int64_t longest_context, Tap& tap) {
+  return {*config_, weights_.inv_freq, *backend_,         workspace_,      state_,
+          experts_, arrays.batch,      arrays.logit_rows, longest_context, tap};
+}
+
 Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const StepOutput& output) {
   LS_TRY_VOID(check_cancel(input));
   check(input, hidden);
@@ -61,16 +66,7 @@ Result<void> Mtp::run(const StepInput& input, ConstMatrixView hidden, const Step
     return replay(*captured.graphs, *captured.step, input, output);
   const StepArrays::View arrays = arrays_.stage(input);
   Tap tap(input.observer, *backend_);
-  StepContext step{*config_,
-                   weights_.inv_freq,
-                   *backend_,
-                   workspace_,
-                   state_,
-                   experts_,
-                   arrays.batch,
-                   arrays.logit_rows,
-                   longest_context(input.batch),
-                   tap};
+  StepContext step = context(arrays, longest_context(input.batch), tap);
   queue(step, arrays, hidden, input.caches.back());
   LS_TRY_VOID(check_cancel(input));
   return run_head(step, weights_.head_norm, lm_head_, input, output);
@@ -111,16 +107,7 @@ Result<void> Mtp::queue_draw_step(const StepInput& input, ConstMatrixView hidden
     return experts_.serve(tokens_, captured.step->shape.rows, nullptr);
   }
   Tap tap(nullptr, *backend_);
-  StepContext step{*config_,
-                   weights_.inv_freq,
-                   *backend_,
-                   workspace_,
-                   state_,
-                   experts_,
-                   arrays.batch,
-                   arrays.logit_rows,
-                   longest_context(input.batch),
-                   tap};
+  StepContext step = context(arrays, longest_context(input.batch), tap);
   queue(step, arrays, hidden, input.caches.back());
   queue_head(step, weights_.head_norm, lm_head_, static_cast<int64_t>(input.logit_rows.size()));
   return {};
@@ -216,16 +203,7 @@ Result<void> Mtp::capture_from(ConstMatrixView hidden, const StepInput& example,
   for (const StepShape& shape : step_shapes(*config_, limits_, options)) {
     if (!experts_.capturable(shape.rows)) continue;
     const StepArrays::View arrays = arrays_.stage(example, shape);
-    StepContext step{*config_,
-                     weights_.inv_freq,
-                     *backend_,
-                     workspace_,
-                     state_,
-                     experts_,
-                     arrays.batch,
-                     arrays.logit_rows,
-                     shape.pages * kernels::kPageTokens,
-                     tap};
+    StepContext step = context(arrays, shape.pages * kernels::kPageTokens, tap);
     const auto all = [&] {
       queue(step, arrays, hidden, example.caches.back());
       queue_head(step, weights_.head_norm, lm_head_, shape.rows);
