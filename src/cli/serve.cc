@@ -28,6 +28,7 @@ struct Flags {
   int64_t max_running = 32;
   int64_t max_queued = -1;
   int64_t max_total_tokens = 0;
+  double beside_share = engine::EngineOptions().beside_share;
   bool disable_prefix_cache = false;
   std::string log_level = "info";
   bool measure_dram = false;
@@ -81,6 +82,11 @@ void add_engine_flags(CLI::App& command, Flags& flags) {
   command
       .add_option("--max-total-tokens", flags.max_total_tokens, "tokens of the cache; 0: by memory")
       ->capture_default_str();
+  command
+      .add_option("--prefill-pause-share", flags.beside_share,
+                  "how much longer a prompt whose experts stream may take, of its time, for steps "
+                  "of those who decode between its layers; -1: they get one token a chunk")
+      ->capture_default_str();
   command.add_flag("--disable-radix-cache", flags.disable_prefix_cache,
                    "compute every prompt from its beginning");
   command.add_flag("--measure-dram", flags.measure_dram,
@@ -116,6 +122,9 @@ Result<session::LoadOptions> load_options(const Flags& flags) {
   options.max_queued = flags.max_queued;
   options.max_total_tokens = flags.max_total_tokens;
   options.prefix_cache = !flags.disable_prefix_cache;
+  if (flags.beside_share != -1)
+    LS_TRY_VOID(in_range("--prefill-pause-share", flags.beside_share, 0, 1e6));
+  options.beside_share = flags.beside_share;
   return options;
 }
 

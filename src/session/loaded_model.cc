@@ -295,7 +295,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& asked,
       .max_queued = options.max_queued,
       .prefix_cache = options.prefix_cache,
       .speculation = {.mtp = options.speculative_steps > 0 ? &*loaded->mtp : nullptr,
-                      .max_steps = options.speculative_steps}};
+                      .max_steps = options.speculative_steps},
+      .beside_share = options.beside_share};
   LS_TRY(loaded->engine,
          engine::Engine::create(*loaded->model, loaded->layout, *loaded->pool, engine_options));
   LS_TRY_VOID(loaded->model->capture_steps(loaded->engine->caches(), options.graphs));

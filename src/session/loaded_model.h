@@ -52,6 +52,7 @@ struct LoadOptions {
   int64_t max_queued = -1;              // -1: no limit
   int64_t max_total_tokens = 0;         // of the cache; 0: see engine::EngineOptions::pages
   bool prefix_cache = true;
+  double beside_share = engine::EngineOptions().beside_share;
   bool with_text = true;  // tokenizer and template are needed
   bool with_mtp = false;
   int64_t speculative_steps = 0;  // depth of the MTP layer's drafts; 0: none

@@ -63,6 +63,8 @@ TEST(Serve, RefusesBadFlagsByName) {
       {"--log-level", "loud"},
       {"--max-running-requests", "0"},
       {"--max-queued-requests", "-2"},
+      {"--prefill-pause-share", "-0.5"},
+      {"--prefill-pause-share", "nan"},
       {"--http-threads", "0"},
       {"--max-body-mib", "nan"},
       {"--request-timeout", "-1"},

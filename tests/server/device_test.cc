@@ -86,6 +86,40 @@ TEST_F(OnASmallDevice, ABudgetChangesWhileServing) {
   EXPECT_EQ(ask(post("/v1/offload/budget", R"({"gpu_expert_gib": 9})")).status, 400);
 }
 
+// Layers of passes that paused, where a long prompt came beside a stream.
+class Pausing : public OnADevice {
+ protected:
+  void SetUp() override {}
+  double paused_layers(double share) {
+    load_options.gpu_expert_gib = 0;
+    load_options.beside_share = share;
+    OnADevice::SetUp();
+    Client streaming(port());
+    streaming.send(chat_request(100, true));
+    EXPECT_TRUE(streaming.wait_for("data: "));
+    std::string prompt;
+    for (int i = 0; i < 40; ++i) prompt += " 7 plus " + std::to_string(i);
+    const Json body = {{"prompt", prompt}, {"max_tokens", 2}, {"ignore_eos", true}};
+    const Reply completed = ask(post("/v1/completions", body.dump()));
+    EXPECT_EQ(completed.status, 200) << completed.body;
+    EXPECT_TRUE(streaming.reply().complete);
+    EXPECT_TRUE(eventually([&] { return idle(); }));
+    const std::string name = "longshore:prefill_pass_layers_total{model_name=\"glm-nano\"} ";
+    const std::string metrics = ask(get("/metrics")).body;
+    const size_t at = metrics.find(name);
+    EXPECT_NE(at, std::string::npos);
+    return std::stod(metrics.substr(at + name.size()));
+  }
+};
+
+TEST_F(Pausing, APromptPausesForWhoDecodes) {
+  EXPECT_GT(paused_layers(1e6), 0);
+}
+
+TEST_F(Pausing, APromptDoesNotPauseWhereThatIsForbidden) {
+  EXPECT_EQ(paused_layers(-1), 0);
+}
+
 TEST_F(OnADevice, AFaultIsAServerErrorForWhoRunsWhoStreamsAndWhoComesLater) {
   EXPECT_EQ(ask(get("/health")).status, 200);
   Client streaming(port());

@@ -13,9 +13,10 @@ namespace {
 using testing::HasSubstr;
 
 // device: receives the backend, which the loaded model owns.
-Result<std::unique_ptr<LoadedModel>> load(FakeDevice** device,
-                                          int64_t capacity = int64_t{1} << 32) {
+Result<std::unique_ptr<LoadedModel>> load(FakeDevice** device, int64_t capacity = int64_t{1} << 32,
+                                          bool concurrent = true) {
   LoadOptions options;
+  if (!concurrent) options.gpu_expert_gib = 0;
   options.model = longshore::source_dir() + "/models/glm-nano";
   options.threads = 1;
   options.context_length = 256;
@@ -27,6 +28,7 @@ Result<std::unique_ptr<LoadedModel>> load(FakeDevice** device,
       auto inner = kernels::make_cpu_backend(pool, "generic");
       LS_CHECK(inner.has_value());
       auto made = std::make_unique<FakeDevice>(std::move(*inner), capacity);
+      made->concurrent_ = concurrent;
       *device = made.get();
       return made;
     };
@@ -89,6 +91,18 @@ TEST(DeviceSession, AModelThatDoesNotFitIsRefusedWithTheNumbers) {
   EXPECT_EQ(refused.error().kind, ErrorKind::kMemory);
   EXPECT_THAT(refused.error().message, HasSubstr("0.02 GB are free"));
   EXPECT_THAT(refused.error().message, HasSubstr("--device cpu"));
+}
+
+TEST(DeviceSession, SaysWhyItsStepsAreNotCaptured) {
+  FakeDevice* device = nullptr;
+  const auto loaded = load(&device, int64_t{1} << 32, /*concurrent=*/false);
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_EQ(device->live_graphs(), 0U);
+  EXPECT_THAT((*loaded)->notes, testing::Contains(HasSubstr("CUDA_LAUNCH_BLOCKING")));
+  const auto other = load(&device);
+  ASSERT_TRUE(other) << other.error().message;
+  EXPECT_GT(device->live_graphs(), 0U);
+  EXPECT_THAT((*other)->notes, testing::Not(testing::Contains(HasSubstr("not captured"))));
 }
 
 TEST(DeviceSession, AFaultIsTheCompletionsErrorAndEveryLaterOnes) {
