@@ -95,10 +95,10 @@ class Pausing : public OnADevice {
     load_options.beside_share = share;
     OnADevice::SetUp();
     Client streaming(port());
-    streaming.send(chat_request(100, true));
+    streaming.send(chat_request(60, true));
     EXPECT_TRUE(streaming.wait_for("data: "));
     std::string prompt;
-    for (int i = 0; i < 40; ++i) prompt += " 7 plus " + std::to_string(i);
+    for (int i = 0; i < 15; ++i) prompt += " 7 plus " + std::to_string(i);
     const Json body = {{"prompt", prompt}, {"max_tokens", 2}, {"ignore_eos", true}};
     const Reply completed = ask(post("/v1/completions", body.dump()));
     EXPECT_EQ(completed.status, 200) << completed.body;
