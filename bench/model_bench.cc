@@ -7,7 +7,9 @@
 
 #include "base/clock.h"
 #include "bench/ceilings.h"
+#include "bench/marked_backend.h"
 #include "bench/sequence.h"
+#include "bench/step_breakdown.h"
 #include "model/cost.h"
 
 namespace longshore::bench {
@@ -86,26 +88,67 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-}  // namespace
+struct Tokens {
+  std::vector<double> seconds;   // of each measured one
+  offload::ExpertCounters used;  // by all of them
+};
 
-Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
-                            const Ceilings& measured, OperationTimes* times,
-                            const CancelToken& cancel) {
-  const Ceilings ceilings = bounds(loaded, measured);
+// parts: of the steps, on a marked backend; or null.
+Result<Tokens> decode_tokens(session::LoadedModel& loaded, const ModelBenchOptions& options,
+                             OperationTimes* times, StepBreakdown* parts,
+                             const CancelToken& cancel) {
+  StepMarks* marks = parts == nullptr ? nullptr : marks_of(*loaded.backend);
   LS_TRY(Sequence sequence,
          Sequence::create(loaded, options.context + kDecodeWarmUp + options.tokens, options.seed));
   LS_TRY_VOID(sequence.advance_to(options.context, loaded.engine->options().prefill_budget, cancel,
                                   "while filling the context"));
   for (int64_t i = 0; i < kDecodeWarmUp; ++i) LS_TRY_VOID(sequence.step(1));
   if (times != nullptr) times->clear();
-  std::vector<double> seconds;
+  Tokens tokens;
+  const offload::ExpertCounters before = loaded.model->experts().counters();
   for (int64_t i = 0; i < options.tokens; ++i) {
     if (cancel.cancelled())
       return fail(ErrorKind::kCancelled, "stopped after {} of {} tokens", i, options.tokens);
+    if (marks != nullptr) marks->begin_step();
     const Stopwatch watch;
     LS_TRY_VOID(sequence.step(1));
-    seconds.push_back(watch.seconds());
+    tokens.seconds.push_back(watch.seconds());
+    if (marks == nullptr) continue;
+    LS_TRY(const StepTime step, marks->end_step());
+    parts->add(step, tokens.seconds.back());
   }
+  tokens.used = loaded.model->experts().counters() - before;
+  return tokens;
+}
+
+// The same tokens again, with stamps between the parts of a step.
+Result<void> add_parts(Report& report, session::LoadedModel& loaded,
+                       const ModelBenchOptions& options, const std::string& name,
+                       double unmarked_seconds, const CancelToken& cancel) {
+  StepMarks& marks = *marks_of(*loaded.backend);
+  name_parts(*loaded.backend, loaded.model->weights());
+  LS_TRY(const double stamp, marks.stamp_seconds());
+  StepBreakdown parts;
+  marks.mark(true);
+  const auto marked = decode_tokens(loaded, options, nullptr, &parts, cancel);
+  marks.mark(false);
+  if (!marked) return tl::unexpected<Error>(marked.error());
+  parts.write(report, name, unmarked_seconds, stamp);
+  parts.write_host(report, name, marked->used);
+  return {};
+}
+
+}  // namespace
+
+Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
+                            const Ceilings& measured, OperationTimes* times,
+                            const CancelToken& cancel) {
+  const Ceilings ceilings = bounds(loaded, measured);
+  LS_TRY(const Tokens measured_tokens,
+         decode_tokens(loaded, options, times, /*parts=*/nullptr, cancel));
+  const std::vector<double>& seconds = measured_tokens.seconds;
+  const double all = std::accumulate(seconds.begin(), seconds.end(), 0.0);
+  const auto tokens = static_cast<double>(options.tokens);
   const double middle = median(seconds);
   const double bytes = static_cast<double>(model::step_bytes(loaded.model->weights()) +
                                            expert_bytes_of_token(loaded));
@@ -122,10 +165,9 @@ Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOption
   }
   report.rows.push_back(
       {at + ": slowest token", *std::max_element(seconds.begin(), seconds.end()) * 1e3, "ms", 0});
-  if (times != nullptr) {
-    add_operations(report, *times, std::accumulate(seconds.begin(), seconds.end(), 0.0),
-                   static_cast<double>(options.tokens), ceilings.dram_gbs);
-  }
+  if (times != nullptr) add_operations(report, *times, all, tokens, ceilings.dram_gbs);
+  if (marks_of(*loaded.backend) != nullptr)
+    LS_TRY_VOID(add_parts(report, loaded, options, at, all / tokens, cancel));
   add_memory(report, loaded);
   return report;
 }

@@ -29,7 +29,8 @@ struct Ceilings {
 };
 
 // Token ids are random and forced, so that the work does not depend on what the model would say.
-// times: of the timed backend that the model was loaded with, for a row per operation; or null.
+// times: of the timed backend that the model was loaded with, for a row per operation; or null. On
+// a marked backend the parts of a step have rows (bench/step_breakdown.h), of as many tokens again.
 Result<Report> decode_bench(session::LoadedModel& loaded, const ModelBenchOptions& options,
                             const Ceilings& ceilings, OperationTimes* times,
                             const CancelToken& cancel);

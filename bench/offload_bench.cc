@@ -9,8 +9,10 @@
 #include <fmt/format.h>
 
 #include "base/clock.h"
+#include "bench/marked_backend.h"
 #include "bench/offload_beside.h"
 #include "bench/sequence.h"
+#include "bench/step_breakdown.h"
 #include "device/graphs.h"
 #include "kernels/route_exchange.h"
 #include "model/cost.h"
@@ -92,24 +94,23 @@ class OffloadBench {
 
   // Bytes/s of experts' copies with nothing else going on.
   Result<double> measure_wire() {
-    constexpr int64_t kBytes = int64_t{40} << 20;
     constexpr int kCopies = 32;
     kernels::Backend& backend = *loaded_.backend;
     device::Transfers& wire = *backend.transfers();
-    LS_TRY(const device::Buffer to, device::Buffer::allocate(backend.memory(), kBytes, "a copy"));
     const std::span<const std::byte> host = loaded_.checkpoint->memory().front();
+    const auto size = static_cast<int64_t>(host.size());
+    const int64_t bytes = std::min(size, int64_t{40} << 20);
+    LS_TRY(const device::Buffer to, device::Buffer::allocate(backend.memory(), bytes, "a copy"));
     double best = 0;
     for (int round = 0; round < 3; ++round) {
       const auto begin = wire.copied();
-      const auto pieces = static_cast<int64_t>(host.size()) / kBytes;
-      if (pieces == 0) return fail(ErrorKind::kUsage, "bench offload: the model is too small");
       for (int64_t i = 0; i < kCopies; ++i)
-        wire.copy(to.data(), host.data() + i % pieces * kBytes, kBytes);
+        wire.copy(to.data(), host.data() + i % (size / bytes) * bytes, bytes);
       const auto end = wire.copied();
       while (!wire.passed(end)) {
       }
       const auto seconds = wire.seconds_between(begin, end);
-      if (seconds) best = std::max(best, static_cast<double>(kCopies * kBytes) / *seconds);
+      if (seconds) best = std::max(best, static_cast<double>(kCopies * bytes) / *seconds);
     }
     return best;
   }
@@ -149,7 +150,7 @@ class OffloadBench {
       exchange->take_routes({.decisions = decisions,
                              .tag = static_cast<uint64_t>(layer) + 1,
                              .count = kTopK,
-                             .blocks = {},
+                             .blocks = {.base = here.data()},
                              .table = reinterpret_cast<kernels::ExpertView*>(here.data() + 1024),
                              .to_now = ints(here, 512),
                              .to_later = ints(here, 768)});
@@ -200,23 +201,23 @@ class OffloadBench {
 
   // Seconds of an expert of one token on the CPU, nothing on the wire; the mean of a few.
   double measure_cpu() {
-    constexpr int64_t kExperts = 32;
     kernels::Backend& cpu = *loaded_.cpu_backend;
     const offload::HostExperts& experts = store().experts();
+    const int64_t count = std::min<int64_t>(experts.per_layer(), 32);
     const int64_t hidden = loaded_.checkpoint->config().hidden_size;
     const int64_t act = dtype_size(cpu.activation_dtype());
     const std::vector<std::byte> x(static_cast<size_t>(hidden * act));
     std::vector<float> y(static_cast<size_t>(hidden));
-    std::vector<int32_t> ids(kExperts);
+    std::vector<int32_t> ids(static_cast<size_t>(count));
     std::iota(ids.begin(), ids.end(), 0);
-    const std::vector<float> weights(kExperts, 1.0F);
+    const std::vector<float> weights(ids.size(), 1.0F);
     kernels::ExpertsParams params;
     params.x = {x.data(), cpu.activation_dtype(), 1, hidden, hidden};
     params.ids = ids.data();
     params.weights = weights.data();
-    params.top_k = kExperts;
+    params.top_k = count;
     params.experts = experts.views().data();
-    params.num_experts = kExperts;
+    params.num_experts = count;
     params.shape = kernels::shape_of(params.experts[0]);
     params.mixed = true;
     params.y = {reinterpret_cast<std::byte*>(y.data()), DType::kF32, 1, hidden, hidden};
@@ -224,7 +225,7 @@ class OffloadBench {
     constexpr int kRounds = 3;
     const Stopwatch watch;
     for (int round = 0; round < kRounds; ++round) cpu.experts(params);
-    return watch.seconds() / kRounds / kExperts;
+    return watch.seconds() / kRounds / static_cast<double>(count);
   }
 
   [[nodiscard]] double device_bound(const offload::ExpertCounters& c, int64_t steps) const {
@@ -257,16 +258,19 @@ class OffloadBench {
     return {};
   }
 
-  // By captured steps, the same without shared experts, and operation by operation in turn, as a
-  // shared machine changes.
+  // By captured steps, the same with stamps between their parts on a marked backend, without shared
+  // experts, and operation by operation in turn, as a shared machine changes.
   Result<void> decode_batch(const std::string& name, int64_t batch) {
     const bool graphs = loaded_.options.graphs.on;
     Times taken;
     Times whole;  // no expert shared
     Times plain;
+    Times marked;
+    StepBreakdown parts;
     std::vector<offload::Costs::Start> ceilings = {store().device()->measured()};
     for (int turn = 0; turn < 2; ++turn) {
       LS_TRY_VOID(time_steps(batch, taken));
+      LS_TRY_VOID(time_parts(batch, marked, parts));
       LS_TRY_VOID(measure_again(ceilings));
       loaded_.model->experts().device()->share_misses(false);
       const auto unshared = time_steps(batch, whole);
@@ -280,6 +284,10 @@ class OffloadBench {
       LS_TRY_VOID(measure_again(ceilings));
     }
     write_case(name, batch, taken, ceilings);
+    if (stamp_seconds_ > 0) {
+      parts.write(report_, name + ": parts", taken.mean(), stamp_seconds_);
+      parts.write_host(report_, name + ": parts", marked.used);
+    }
     row(name + ": whole experts only", static_cast<double>(batch) / whole.mean(), "tokens/s");
     if (!graphs) return {};
     row(name + ": operation by operation", static_cast<double>(batch) / plain.mean(), "tokens/s");
@@ -299,7 +307,21 @@ class OffloadBench {
     }
   };
 
-  Result<void> time_steps(int64_t batch, Times& times) {
+  // As time_steps(), with the parts of the steps that count; nothing without a marked backend.
+  Result<void> time_parts(int64_t batch, Times& times, StepBreakdown& parts) {
+    StepMarks* marks = marks_of(*loaded_.backend);
+    if (marks == nullptr) return {};
+    name_parts(*loaded_.backend, loaded_.model->weights());
+    LS_TRY(stamp_seconds_, marks->stamp_seconds());
+    marks->mark(true);
+    auto done = time_steps(batch, times, marks, &parts);
+    marks->mark(false);
+    return done;
+  }
+
+  // marks, parts: of each step that counts, or null.
+  Result<void> time_steps(int64_t batch, Times& times, StepMarks* marks = nullptr,
+                          StepBreakdown* parts = nullptr) {
     // The slots fill, and the worth of experts settles, before anything counts.
     constexpr int64_t kWarmUp = 40;
     const int64_t length = options_.context + batch * (kWarmUp + options_.steps);
@@ -311,8 +333,13 @@ class OffloadBench {
     }
     const offload::ExpertCounters before = store().counters();
     for (int64_t i = 0; i < options_.steps; ++i) {
+      if (marks != nullptr) marks->begin_step();
       LS_TRY(const double step, timed_step(sequence, batch));
       times.seconds.push_back(step);
+      if (marks != nullptr) {
+        LS_TRY(const StepTime parts_of_step, marks->end_step());
+        parts->add(parts_of_step, step);
+      }
       const std::vector<int64_t>& misses = store().device()->misses_of_step();
       times.misses.insert(times.misses.end(), misses.begin(), misses.end());
     }
@@ -470,8 +497,9 @@ class OffloadBench {
   Report report_;
   std::optional<offload::Costs::Start> costs_;
   int64_t bytes_ = 0;
-  double wire_alone_ = 0;  // bytes/s
-  double cpu_alone_ = 0;   // seconds of an expert
+  double wire_alone_ = 0;     // bytes/s
+  double cpu_alone_ = 0;      // seconds of an expert
+  double stamp_seconds_ = 0;  // as StepMarks says; 0: no parts are asked for
   std::vector<double> cpu_alone_seen_;
   std::unique_ptr<offload::Routing> forced_;
 };

@@ -5,7 +5,8 @@
 // bound of a step is
 //   sum over its MoE layers of min over f of max(f S / B_p, (m - f) S / B_c) + bytes read on the
 //   device / its memory bandwidth,
-// m the experts that the layer missed (docs/PERF.md).
+// m the experts that the layer missed (docs/PERF.md). On a marked backend the parts of a step have
+// rows too (bench/step_breakdown.h).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #include "bench/report.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include <fmt/format.h>
@@ -44,8 +45,10 @@ std::string Report::table() const {
   std::string out = fmt::format("{} on {}\n", bench, machine);
   for (const auto& [name, value] : ceilings)
     out += fmt::format("  ceiling {:<34} {:>10.2f}\n", name, value);
+  size_t width = 42;
+  for (const Row& row : rows) width = std::max(width, row.name.size());
   for (const Row& row : rows) {
-    out += fmt::format("  {:<42} {:>10.2f} {:<10}", row.name, row.value, row.unit);
+    out += fmt::format("  {:<{}} {:>10.2f} {:<10}", row.name, width, row.value, row.unit);
     if (row.bound > 0)
       out += fmt::format(" of {:>10.2f}  {:>5.2f}", row.bound, row.value / row.bound);
     out += '\n';

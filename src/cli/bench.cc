@@ -8,6 +8,7 @@
 #include "bench/draft_recall.h"
 #include "bench/expert_bench.h"
 #include "bench/grammar_bench.h"
+#include "bench/marked_backend.h"
 #include "bench/model_bench.h"
 #include "bench/offload_bench.h"
 #include "bench/policy_bench.h"
@@ -16,6 +17,7 @@
 #include "bench/speculation_bench.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "session/device_options.h"
 
 namespace longshore::cli {
 namespace {
@@ -39,6 +41,21 @@ struct Flags {
 
 void print(const bench::Report& report, bool as_json) {
   fmt::print("{}{}", as_json ? report.json() : report.table(), as_json ? "\n" : "");
+}
+
+// The device is opened here, and runs with stamps between the parts of a step.
+Result<void> mark_operations(session::LoadOptions& options) {
+  LS_TRY(const std::optional<int> ordinal, session::cuda_ordinal(options.device));
+  if (!ordinal || options.precision != session::Precision::kProduction) {
+    return fail(ErrorKind::kUsage,
+                "--operations: device time needs --device cuda and --precision production");
+  }
+  LS_TRY(std::unique_ptr<kernels::Backend> device,
+         kernels::make_cuda_backend(session::cuda_options(options, *ordinal)));
+  LS_TRY(device, bench::make_marked_backend(std::move(device)));
+  auto marked = std::make_shared<std::unique_ptr<kernels::Backend>>(std::move(device));
+  options.backend = [marked](ThreadPool&) { return std::move(*marked); };
+  return {};
 }
 
 Result<void> run_experts(const Flags& flags) {
@@ -71,6 +88,7 @@ Result<void> run_offload(const Flags& flags, session::LoadOptions options) {
                       : 64;
   options.context_length = std::max<int64_t>(3 * options.chunk, 4096);
   options.max_running = 16;
+  if (flags.operations) LS_TRY_VOID(mark_operations(options));
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   LS_TRY(const bench::Report report, bench::offload_bench(*loaded, chosen, interrupt_token()));
   print(report, flags.as_json);
@@ -156,11 +174,11 @@ Result<void> check_length(const Flags& flags, const session::LoadOptions& option
 
 Result<void> time_operations(const Flags& flags, session::LoadOptions& options,
                              bench::OperationTimes& times) {
-  if (flags.name != "decode" || options.device != "cpu" ||
-      options.precision != session::Precision::kProduction) {
+  if (flags.name != "decode" || options.precision != session::Precision::kProduction) {
     return fail(ErrorKind::kUsage,
-                "--operations is for bench decode with --device cpu and --precision production");
+                "--operations is for bench decode and bench offload, --precision production");
   }
+  if (options.device != "cpu") return mark_operations(options);
   ThreadPool one(1);
   LS_TRY_VOID(kernels::make_cpu_backend(one, options.cpu_isa));  // its refusal is an error here
   options.backend = [isa = options.cpu_isa, &times](ThreadPool& pool) {
@@ -191,13 +209,14 @@ Result<void> run(const Flags& flags) {
   }
   bench::OperationTimes times;
   if (flags.operations) LS_TRY_VOID(time_operations(flags, options, times));
+  const bool timed = flags.operations && options.device == "cpu";
   bench::reset_peak_memory();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));
   const CancelToken& cancel = interrupt_token();
   LS_TRY(const bench::Report report,
-         flags.name == "decode" ? bench::decode_bench(*loaded, flags.bench, ceilings,
-                                                      flags.operations ? &times : nullptr, cancel)
-                                : bench::prefill_bench(*loaded, flags.bench, ceilings, cancel));
+         flags.name == "decode"
+             ? bench::decode_bench(*loaded, flags.bench, ceilings, timed ? &times : nullptr, cancel)
+             : bench::prefill_bench(*loaded, flags.bench, ceilings, cancel));
   print(report, flags.as_json);
   return {};
 }
@@ -278,7 +297,8 @@ Run add_bench(CLI::App& command) {
   command.add_option("--dump", flags->grammar.dump,
                      "grammar: write vocabulary, schemas and tokens there, for other programs");
   command.add_flag("--operations", flags->operations,
-                   "decode: a row per operation of the CPU's, its time and what it reads");
+                   "decode: a row per operation of the CPU's, its time and what it reads; decode "
+                   "with a device, offload: device time of each part of a step");
   command
       .add_option("--accept-rates", flags->speculation.accept_rates,
                   "speculation: the curve of fixed depths and the cost model, with these parts of "

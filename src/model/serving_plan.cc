@@ -22,6 +22,10 @@ bool is_routed_expert(std::string_view name) {
 
 void describe(const GlmConfig& config, DType latents, ModelBytes& bytes) {
   bytes.moe_layers = config.num_layers - config.first_k_dense;
+  bytes.mtp_layers = config.num_mtp_layers;
+  const int64_t kv_b = (config.num_layers + config.num_mtp_layers) * config.num_heads *
+                       (config.qk_nope_head_dim + config.v_head_dim) * config.kv_lora_rank;
+  bytes.retyped = std::max<int64_t>(kv_b * dtype_size(DType::kBF16) - bytes.kv_b, 0);
   bytes.experts_per_layer = config.num_experts;
   bytes.experts_per_token = config.experts_per_token;
   const int64_t all = (bytes.moe_layers + config.num_mtp_layers) * config.num_experts;
@@ -43,6 +47,7 @@ void add(const std::string& name, int64_t size, ModelBytes& bytes) {
     bytes.embedding += size;
   } else {
     bytes.dense += size;
+    bytes.kv_b += name.ends_with(".kv_b_proj.weight") ? size : 0;
   }
 }
 
@@ -55,14 +60,16 @@ int64_t spec_bytes(const TensorSpec& spec) {
   return count + blocks(spec.shape[0]) * blocks(spec.shape[1]) * 4;
 }
 
-// What the device holds beside weights and cache: 2 GB of activations and scratch memory, and the
-// ring.
+// What the device holds beside weights and cache: activations, scratch memory and the ring.
 int64_t work_bytes(const ModelBytes& model, int64_t device_bytes, int64_t chunk) {
-  const int64_t ring = model.expert > 0 ? offload::ring_for(device_bytes, model.expert) : 0;
+  const bool draft = model.mtp_layers > 0;
+  constexpr int64_t kDraftRing = 32;
+  int64_t ring = model.expert > 0 ? offload::ring_for(device_bytes, model.expert) : 0;
+  ring += draft ? std::min(ring, kDraftRing) : 0;
   const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
-  constexpr int64_t kPerToken = int64_t{490} << 10;  // of all activations
+  constexpr int64_t kPerToken = int64_t{515} << 10;  // of all activations of one model
   constexpr int64_t kReserve = int64_t{512} << 20;
-  return kReserve + scratch + chunk * kPerToken + ring * model.expert;
+  return kReserve + scratch + chunk * kPerToken * (draft ? 2 : 1) + ring * model.expert;
 }
 
 int64_t cache_bytes(const ModelBytes& model, int64_t context) {
@@ -72,15 +79,16 @@ int64_t cache_bytes(const ModelBytes& model, int64_t context) {
 
 void plan_without_device(const ModelBytes& model, const Machine& machine, int64_t context,
                          ServingPlan& plan) {
-  plan.host = model.dense + model.embedding + model.experts + cache_bytes(model, context);
+  plan.host =
+      model.dense + model.retyped + model.embedding + model.experts + cache_bytes(model, context);
   if (plan.host > machine.host_bytes) {
     plan.problems.push_back(
         fmt::format("weights and the cache of one context take {:.1f} GB, the host has {:.1f}: use "
                     "a machine with more memory, or a smaller --context-length",
                     gb(plan.host), gb(machine.host_bytes)));
   }
-  const double token =
-      static_cast<double>(model.dense + model.moe_layers * model.experts_per_token * model.expert);
+  const double token = static_cast<double>(
+      model.dense + model.retyped + model.moe_layers * model.experts_per_token * model.expert);
   plan.decode_bound = machine.dram_gbs * 1e9 / token;
 }
 
@@ -119,7 +127,7 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
     plan_without_device(model, machine, context, plan);
     return plan;
   }
-  plan.device_dense = model.dense + model.embedding;
+  plan.device_dense = model.dense + model.retyped + model.embedding;
   plan.device_cache = cache_bytes(model, context);
   plan.device_work = work_bytes(model, machine.device_bytes, chunk);
   const int64_t fixed = plan.device_dense + plan.device_cache + plan.device_work;
@@ -151,9 +159,9 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
   const double part = misses - static_cast<double>(low);
   const double layer = (1 - part) * layer_seconds(low, model.expert, machine) +
                        part * layer_seconds(low + 1, model.expert, machine);
-  const double device_token =
-      static_cast<double>(model.dense) + static_cast<double>(model.moe_layers * model.expert) *
-                                             static_cast<double>(model.experts_per_token) * share;
+  const double device_token = static_cast<double>(model.dense + model.retyped) +
+                              static_cast<double>(model.moe_layers * model.expert) *
+                                  static_cast<double>(model.experts_per_token) * share;
   plan.decode_bound = 1 / (static_cast<double>(model.moe_layers) * layer +
                            device_token / (machine.device_gbs * 1e9));
   const double streamed =

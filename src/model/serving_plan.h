@@ -32,6 +32,9 @@ struct ModelBytes {
   int64_t experts_per_layer = 0;
   int64_t experts_per_token = 0;
   int64_t cache_token = 0;  // latents and index keys of all layers, production arithmetic
+  int64_t kv_b = 0;         // of dense, kv_b_proj of all layers
+  int64_t retyped = 0;      // what kv_b_proj takes beyond that where it is computed: in bf16
+  int64_t mtp_layers = 0;   // the draft is a model of its own, with activations and a ring
 };
 // From the headers alone; latents: as the cache keeps them.
 [[nodiscard]] ModelBytes model_bytes(const Checkpoint& checkpoint, DType latents = DType::kBF16);
@@ -40,7 +43,7 @@ struct ModelBytes {
 [[nodiscard]] ModelBytes model_bytes(const GlmConfig& config, DType latents = DType::kBF16);
 
 struct ServingPlan {
-  int64_t device_dense = 0;    // weights outside the routed experts, on the device
+  int64_t device_dense = 0;    // weights outside the routed experts, as the device has them
   int64_t device_cache = 0;    // of one context, in whole pages
   int64_t device_work = 0;     // activations, scratch, the ring that experts pass through
   int64_t device_experts = 0;  // slots

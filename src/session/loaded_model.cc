@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "model/memory_plan.h"
+#include "session/device_options.h"
 
 namespace longshore::session {
 namespace {
@@ -12,16 +13,6 @@ Result<std::unique_ptr<kernels::Backend>> make_host_backend(const LoadOptions& o
                                                             ThreadPool& pool) {
   if (options.precision == Precision::kReference) return kernels::make_reference_backend(pool);
   return kernels::make_cpu_backend(pool, options.cpu_isa);
-}
-
-kernels::CudaOptions cuda_options(const LoadOptions& options, int ordinal) {
-  // Experts of many tokens and products of long chunks want room for their intermediate results.
-  constexpr int64_t kPerToken = int64_t{128} << 10;
-  constexpr int64_t kLeast = int64_t{512} << 20;
-  return {.device = ordinal,
-          .scratch_bytes = std::max(kLeast, options.chunk * kPerToken),
-          .moe_w8a8 = options.moe_w8a8,
-          .moe_config_folder = options.moe_config_folder};
 }
 
 // choice: what "auto" came to.
@@ -219,6 +210,16 @@ Result<void> start_recording(LoadedModel& loaded) {
 }
 
 }  // namespace
+
+kernels::CudaOptions cuda_options(const LoadOptions& options, int ordinal) {
+  // Experts of many tokens and products of long chunks want room for their intermediate results.
+  constexpr int64_t kPerToken = int64_t{128} << 10;
+  constexpr int64_t kLeast = int64_t{512} << 20;
+  return {.device = ordinal,
+          .scratch_bytes = std::max(kLeast, options.chunk * kPerToken),
+          .moe_w8a8 = options.moe_w8a8,
+          .moe_config_folder = options.moe_config_folder};
+}
 
 Result<std::optional<int>> cuda_ordinal(std::string_view device) {
   if (device == "cpu" || device == "auto") return std::nullopt;

@@ -178,6 +178,40 @@ TEST(Device, ChatEvalLogitsAndBenchRunThere) {
   }
 }
 
+TEST(Device, BenchDecodeTellsTheDevicesPartsOfAStep) {
+  const Program program(true);
+  const std::vector<std::string> decode = {
+      "bench", "decode",           kNano, "--operations",    "--context", "16",    "--tokens",
+      "2",     "--context-length", "128", "--cuda-graph-bs", "1",         "--json"};
+  const auto with = [&](std::vector<std::string> arguments, std::vector<std::string> more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return program.run(arguments);
+  };
+  for (const bool offloaded : {false, true}) {
+    const Finished run = with(
+        decode, offloaded ? std::vector<std::string>{"--device", "cuda", "--gpu-expert-gib", "0"}
+                          : std::vector<std::string>{"--device", "cuda"});
+    ASSERT_EQ(run.exit_code, 0) << run.err;
+    EXPECT_THAT(run.out, HasSubstr("attention: sparse MLA"));
+    EXPECT_THAT(run.out, HasSubstr("bubbles: gaps between operations"));
+    EXPECT_EQ(run.out.find("waiting for the wire") != std::string::npos, offloaded) << run.out;
+    EXPECT_TRUE(json::parse(run.out)["rows"].size() > 15);
+  }
+  for (const std::vector<std::string>& refused :
+       {std::vector<std::string>{"--device", "auto"},
+        {"--device", "cuda", "--precision", "reference"}}) {
+    const Finished run = with(decode, refused);
+    EXPECT_EQ(run.exit_code, kUsage) << run.err;
+    EXPECT_THAT(run.err, HasSubstr("--operations"));
+  }
+  const Finished offload = program.run({"bench", "offload", kNano, "--operations"});
+  EXPECT_EQ(offload.exit_code, kUsage) << offload.err;
+  EXPECT_THAT(offload.err, HasSubstr("--operations"));
+  EXPECT_EQ(
+      Program(false).run({"bench", "decode", kNano, "--operations", "--device", "cuda"}).exit_code,
+      kDevice);
+}
+
 TEST(Device, AFaultEndsEveryCommandWithItsMessageAndFive) {
   const Program program(true);
   const FailAt fault(900);

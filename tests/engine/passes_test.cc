@@ -253,6 +253,50 @@ TEST(PausingPasses, AFailingCopyEndsEverybodyWithItsError) {
   }
 }
 
+// While a pass pauses the draft's misses are the CPU's, and its wire is its own again however the
+// pass ends.
+TEST(PausingPasses, TheDraftsWireComesBackHoweverTheyEnd) {
+  enum class End : uint8_t { kFinished, kCancelled, kInterrupted, kEngineGone };
+  for (const End end : {End::kFinished, End::kCancelled, End::kInterrupted, End::kEngineGone}) {
+    // Nothing resident, all fetched where the wire is free.
+    TestModel model = streaming_model(kSmall, 0, /*forced_fetch=*/1);
+    EngineOptions chosen = options(kAfterEveryLayer);
+    chosen.speculation = {.mtp = model.mtp.get(), .max_steps = 1, .always = true};
+    CancelToken stop;
+    auto meeting = std::make_unique<Meeting>(model, chosen);
+    const offload::ExpertCounters& draft = model.mtp->experts().counters();
+    meeting->enter(0);
+    const offload::ExpertCounters before = draft;
+    meeting->enter(2);
+    ASSERT_GT(meeting->engine->counters().beside_steps, 0);
+    EXPECT_GT((draft - before).computed_on_cpu, 0) << "although told to fetch everything";
+    EXPECT_EQ((draft - before).fetched, 0);
+    if (end == End::kInterrupted) {
+      meeting->engine->set_interrupt(&stop);
+      stop.cancel();
+      meeting->engine->step();
+      meeting->engine->set_interrupt(nullptr);
+    }
+    if (end == End::kEngineGone) {
+      meeting.reset();
+      meeting = std::make_unique<Meeting>(model, chosen);
+      meeting->engine->cancel(meeting->ids[0]);
+    } else if (end != End::kFinished) {
+      meeting->engine->cancel(meeting->ids[0]);
+    }
+    while (meeting->prompt[0].finishes == 0) meeting->engine->step();
+    // Who decodes is alone.
+    const offload::ExpertCounters after = draft;
+    const auto tokens = meeting->decoding.ids.size();
+    while (meeting->decoding.ids.size() < tokens + 6) ASSERT_TRUE(meeting->engine->step());
+    EXPECT_FALSE(model.model->in_pass());
+    EXPECT_GT((draft - after).fetched, 0) << static_cast<int>(end);
+    EXPECT_EQ((draft - after).computed_on_cpu, 0) << static_cast<int>(end);
+    meeting->finish();
+    EXPECT_EQ(meeting->decoding.ids, alone(prompt_of(5, meeting->vocab()), 60));
+  }
+}
+
 TEST(PausingPasses, GiveTheTokensOfMixedStepsOnAGpu) {
   if (const auto gpu = kernels::make_cuda_backend({}); !gpu) GTEST_SKIP() << gpu.error().message;
   TestModel model = streaming_model(nano_path(), 0.3, -1, /*with_cpu=*/true, "cuda");

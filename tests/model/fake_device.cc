@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kPage = 4096;
 constexpr int64_t kHugePage = 2 << 20;
+constexpr const char* kStampName = "stamp";
 
 int64_t round_up(int64_t bytes, int64_t to) {
   return (bytes + to - 1) / to * to;
@@ -140,6 +141,7 @@ void FakeDevice::progress() {
         const FakeMemory::Access access(memory_);
         running_ = true;
         next.run();
+        nanoseconds_ += next.what == kStampName ? kStamp : kOperation;
         running_ = false;
       }
     }
@@ -283,6 +285,11 @@ void FakeDevice::launch(Id id) {
 
 void FakeDevice::drop(Id id) {
   LS_CHECK(graphs_.erase(id) == 1);
+}
+
+void FakeDevice::stamp(uint64_t* to) {
+  check_inside(to, "a stamp's place");
+  operate(kStampName, [this, to] { *to = nanoseconds_; });
 }
 
 Result<void> FakeDevice::synchronize() {

@@ -21,6 +21,7 @@
 
 #include "device/graphs.h"
 #include "device/memory.h"
+#include "device/stamps.h"
 #include "device/transfers.h"
 #include "kernels/backend.h"
 #include "kernels/moe_tuning.h"
@@ -138,6 +139,7 @@ class FakeTransfers final : public device::Transfers {
 
 class FakeDevice final : public kernels::Backend,
                          public device::Graphs,
+                         public device::Stamps,
                          public kernels::MoeTuning,
                          public kernels::RouteExchange {
  public:
@@ -182,6 +184,11 @@ class FakeDevice final : public kernels::Backend,
   int64_t launches = 0;          // of graphs
   int64_t fail_capture_in = -1;  // captures from now
   [[nodiscard]] size_t live_graphs() const { return graphs_.size(); }
+
+  // Its clock: every operation takes kOperation nanoseconds, a stamp kStamp.
+  void stamp(uint64_t* to) override;
+  static constexpr uint64_t kOperation = 1000;
+  static constexpr uint64_t kStamp = 10;
 
   void embed(const kernels::EmbedParams& p) override;
   void gather_rows(const kernels::GatherRowsParams& p) override;
@@ -248,6 +255,7 @@ class FakeDevice final : public kernels::Backend,
   std::vector<Queued> captured_;
   std::map<Id, std::vector<Queued>> graphs_;
   Id last_graph_ = 0;
+  uint64_t nanoseconds_ = 0;
   int64_t fail_when_serving_ = -1;
   // A test sets the fault while the engine's thread works.
   std::atomic<int64_t> operations_ = 0;  // that have run

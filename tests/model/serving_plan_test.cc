@@ -1,8 +1,16 @@
-// The plan of GLM-5.1 in FP8 against figures worked out by hand.
+// The plan of GLM-5.1 in FP8 against figures worked out by hand, and plans against what loading
+// counts and takes.
 #include "model/serving_plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "engine/kv_pool.h"
+#include "model/memory_plan.h"
+#include "model/model.h"
+#include "model/step_arrays.h"
+#include "offload/device_bank.h"
+#include "tests/model/golden.h"
 
 namespace longshore::model {
 namespace {
@@ -21,6 +29,12 @@ Machine machine(double device_gb, double host_gb) {
           .wire_gbs = 55,
           .dram_gbs = 160,
           .device_gbs = 4000};
+}
+
+std::unique_ptr<FakeDevice> make_fake(ThreadPool& pool) {
+  auto inner = kernels::make_cpu_backend(pool, "generic");
+  LS_CHECK(inner.has_value());
+  return std::make_unique<FakeDevice>(std::move(*inner));
 }
 
 TEST(ServingPlan, KnowsTheBytesOfGlm) {
@@ -79,6 +93,84 @@ TEST(ServingPlan, SaysWhatDoesNotFit) {
   const ServingPlan none = plan_serving(glm(), machine(0, 500), 8192, 8192);
   ASSERT_EQ(none.problems.size(), 1U);
   EXPECT_EQ(none.resident, 0);
+}
+
+// What the device holds beside weights and cache, worked out from the headers of GLM-5.1 alone.
+TEST(ServingPlan, TheDevicesWorkIsWhatLoadingTakes) {
+  const auto config = Checkpoint::synthetic_config("glm-5.1:dense=3,moe=75,mtp=1");
+  ASSERT_TRUE(config) << config.error().message;
+  const ModelBytes bytes = model_bytes(*config);
+  ThreadPool pool(1);
+  const std::unique_ptr<FakeDevice> device = make_fake(pool);
+  for (const double gb : {32.0, 80.0, 141.0}) {
+    for (const int64_t chunk : {512, 2048, 8192, 16384}) {
+      const Machine m = machine(gb, 1000);
+      const StepLimits limits{.tokens = chunk + 16, .sequences = 16, .context = 8192};
+      const auto place = [&](const StepLimits& l) {
+        return LayerState::bytes(*config, l.tokens) + StepArrays::bytes(*config, l);
+      };
+      // Target and draft.
+      const int64_t step = Workspace::bytes(*config, *device, limits) + place(limits);
+      const int64_t activations = 2 * step + place(beside_limits(limits, {}, true));
+      const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
+      const int64_t ring = offload::ring_for(m.device_bytes, bytes.expert) + 32;
+      const int64_t taken = activations + scratch + ring * bytes.expert;
+      const int64_t planned = plan_serving(bytes, m, 8192, chunk).device_work;
+      EXPECT_GE(planned, taken) << gb << " GB, chunks of " << chunk;
+      // The driver's room.
+      EXPECT_LE(planned, taken + taken / 50 + (int64_t{512} << 20)) << gb << ", " << chunk;
+    }
+  }
+}
+
+// Loaded with the budget that the plan says: the device is given no more than was planned.
+TEST(ServingPlan, IsWhatIsCountedAndTaken) {
+  constexpr int64_t kChunk = 64;
+  constexpr int64_t kContext = 256;
+  for (const std::string& dir : {data_path("conformance/conf-fp8"), nano_path()}) {
+    auto checkpoint = Checkpoint::open(dir);
+    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+    const ModelBytes bytes = model_bytes(*checkpoint);
+    Machine half{.device_bytes = int64_t{1} << 40, .host_bytes = int64_t{1} << 40};
+    const ServingPlan whole = plan_serving(bytes, half, kContext, kChunk);
+    half.device_bytes =
+        whole.device_dense + whole.device_cache + whole.device_work + bytes.experts / 2;
+    const ServingPlan plan = plan_serving(bytes, half, kContext, kChunk);
+    ASSERT_TRUE(plan.problems.empty());
+
+    ThreadPool pool(1);
+    const std::unique_ptr<FakeDevice> device = make_fake(pool);
+    const StepLimits limits{.tokens = kChunk + 4, .sequences = 4, .context = kContext};
+    const auto experts =
+        offload::HostExperts::bind(*checkpoint, checkpoint->config().first_k_dense, 1);
+    ASSERT_TRUE(experts);
+    offload::StoreOptions options;
+    options.budget_bytes = plan.device_experts;
+    options.ring = offload::ring_for(half.device_bytes, offload::DeviceBank::block_bytes(*experts));
+    const auto memory = plan_memory(*checkpoint, *device, limits, /*with_mtp=*/true, options);
+    ASSERT_TRUE(memory) << memory.error().message;
+    const auto near = [](int64_t a, int64_t b) { return std::abs(a - b) <= b / 100; };
+    EXPECT_TRUE(near(plan.device_dense, memory->weights))
+        << plan.device_dense << " and " << memory->weights;
+    EXPECT_EQ(plan.device_cache, memory->cache);
+    // The budget is cut between target and draft: a slot less for each at most.
+    EXPECT_LE(std::abs(bytes.experts - plan.device_experts - memory->offloaded), 2 * bytes.expert);
+    EXPECT_LE(memory->experts + memory->activations, plan.device_experts + plan.device_work);
+
+    const GlmConfig& config = checkpoint->config();
+    auto main = Model::create(*checkpoint, *device, limits, target_options(options, config, true));
+    ASSERT_TRUE(main) << main.error().message;
+    const auto draft =
+        Mtp::create(*checkpoint, *main, *device, limits, draft_options(options, config));
+    ASSERT_TRUE(draft) << draft.error().message;
+    const auto cache = engine::KvPool::create(KvLayout::of(config, *device, /*with_mtp=*/true),
+                                              engine::pages_for(kContext));
+    ASSERT_TRUE(cache) << cache.error().message;
+    EXPECT_EQ(device->memory().live_bytes(), memory->total());
+    EXPECT_LE(memory->total(),
+              plan.device_dense + plan.device_cache + plan.device_work + plan.device_experts);
+    EXPECT_LE(memory->total(), half.device_bytes);
+  }
 }
 
 }  // namespace

@@ -8,9 +8,11 @@
 #include "device/cuda/context.h"
 #include "device/cuda/graphs.h"
 #include "device/cuda/transfers.h"
+#include "device/stamps.h"
 #include "kernels/cuda/entry.h"
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/stamp/stamp.h"
 #include "kernels/moe_tuning.h"
 
 namespace longshore::kernels::cuda {
@@ -18,6 +20,7 @@ namespace {
 
 class CudaBackend final : public Backend,
                           public device::Graphs,
+                          public device::Stamps,
                           public MoeTuning,
                           public RouteExchange {
  public:
@@ -54,6 +57,7 @@ class CudaBackend final : public Backend,
   [[nodiscard]] Result<Id> end_capture() override { return graphs_.end_capture(); }
   void launch(Id id) override { graphs_.launch(id); }
   void drop(Id id) override { graphs_.drop(id); }
+  void stamp(uint64_t* to) override { cuda::stamp(*context_, to); }
 
   // Both are read by the driver when it starts.
   bool concurrent() const override {
