@@ -61,7 +61,7 @@ class StepMarks {
   // kDevice: it cannot stamp. kMemory.
   static Result<StepMarks> create(kernels::Backend& device);
 
-  // Whether what is captured from now on has stamps; it has none.
+  // Whether what is captured from now on has stamps; without a call it has none.
   void mark(bool on) { on_ = on; }
   [[nodiscard]] bool marking() const;
 
