@@ -381,11 +381,6 @@ void Engine::deliver() {
     Sequence& sequence = *turn.sequence;
     const bool decoded = sequence.decoding;
     const size_t drawn = sampled_[i].size();
-    for (size_t depth = 0; depth < turn.drafts && depth < drawn; ++depth) {
-      ++report_.drafted[depth];
-      ++sequence.stats.drafted;
-      if (depth + 1 < drawn) ++report_.accepted[depth];
-    }
     if (decoded) report_.tokens += static_cast<int64_t>(drawn);
     sequence.draft.ids.clear();
     sequence.draft.masks = 0;
@@ -481,6 +476,7 @@ void Engine::complete(const StepPlan& plan) {
   sample(plan);
   report_.sample_seconds += watch.lap();
   note_hidden(plan, /*done=*/true);
+  count_guesses();
   deliver();
   report_.deliver_seconds += watch.lap();
   report_.passes = 1;

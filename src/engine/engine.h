@@ -215,6 +215,8 @@ class Engine {
   Result<void> measure_costs();
   Result<double> time_pass(int64_t rows);
   Result<double> time_draft(int64_t sequences, int64_t depth);
+  // Which guesses were right, before deliver(), which ends sequences.
+  void count_guesses();
   void teach_policy(const StepPlan& plan);
   void teach_experts(const StepPlan& plan);
   void sample(const StepPlan& plan);
@@ -256,9 +258,10 @@ class Engine {
   std::unique_ptr<Drafter> drafter_;  // null: no speculation
   MeasuredCosts measured_;
   SpeculationPolicy policy_{0};
-  int64_t passes_ = 0;   // of the step's drafts
-  int64_t backlog_ = 0;  // rows that the step's drafts had to read beyond the last step's
-  int64_t routed_ = 0;   // of the target's experts, before the step
+  int64_t passes_ = 0;      // of the step's drafts
+  SpeculationStep taught_;  // its guesses
+  int64_t backlog_ = 0;     // rows that the step's drafts had to read beyond the last step's
+  int64_t routed_ = 0;      // of the target's experts, before the step
   bool paused_ = false;
   bool left_ = false;
   int64_t last_prefill_ = 0;

@@ -155,6 +155,15 @@ bool worth_reading(const SpeculationPolicy& policy, const Speculation& options, 
 
 }  // namespace
 
+namespace {
+
+// Of a draft that has read a run of rows up to there.
+bool is_blind(int64_t run, int64_t until) {
+  return run < std::min(SpeculationPolicy::kSight, until);
+}
+
+}  // namespace
+
 bool Engine::draft() {
   backlog_ = 0;
   passes_ = 0;
@@ -162,8 +171,10 @@ bool Engine::draft() {
   const std::vector<Sequence*> all = scheduler_.decoding(0);
   std::vector<Sequence*> able;
   std::vector<Sequence*> fresh;
+  int64_t blind = 0;
   for (Sequence* sequence : all) {
     const int64_t unread = sequence->unread(Drafter::kWindow);
+    if (is_blind(sequence->run_after(Drafter::kWindow), sequence->computed)) ++blind;
     if (unread == 0) continue;
     able.push_back(sequence);
     if (unread <= 1 + drafter_->options().max_steps) continue;
@@ -179,7 +190,7 @@ bool Engine::draft() {
   if (!paused_) {
     steps = drafter_->options().always
                 ? drafter_->options().max_steps
-                : policy_.choose({sequences, decoding_only() ? 0 : last_prefill_, backlog_});
+                : policy_.choose({sequences, decoding_only() ? 0 : last_prefill_, backlog_, blind});
   }
   if (steps == 0) {
     if (fresh.empty() || !worth_reading(policy_, drafter_->options(), sequences,
@@ -218,6 +229,24 @@ void Engine::note_hidden(const StepPlan& plan, bool done) {
   }
 }
 
+void Engine::count_guesses() {
+  taught_ = {.drafted = report_.drafted, .accepted = report_.accepted};
+  for (size_t i = 0; i < samplers_.size(); ++i) {
+    Sequence& sequence = *samplers_[i].sequence;
+    const bool blind = is_blind(sequence.draft.run, sequence.draft.until);
+    const size_t drawn = sampled_[i].size();
+    for (size_t depth = 0; depth < std::min(samplers_[i].drafts, drawn); ++depth) {
+      const int64_t right = depth + 1 < drawn ? 1 : 0;
+      ++sequence.stats.drafted;
+      ++report_.drafted[depth];
+      report_.accepted[depth] += right;
+      if (blind) continue;
+      ++taught_.drafted[depth];
+      taught_.accepted[depth] += right;
+    }
+  }
+}
+
 void Engine::teach_policy(const StepPlan& plan) {
   last_prefill_ = plan.prefill_tokens;
   if (!drafter_ || paused_ || left_ || plan.decode_tokens == 0) return;
@@ -230,8 +259,8 @@ void Engine::teach_policy(const StepPlan& plan) {
                                           report_.mask_seconds + report_.sample_seconds,
                        .draft_seconds = report_.draft_seconds,
                        .tokens = report_.tokens,
-                       .drafted = report_.drafted,
-                       .accepted = report_.accepted};
+                       .drafted = std::move(taught_.drafted),
+                       .accepted = std::move(taught_.accepted)};
   const Speculation& options = drafter_->options();
   if (options.row_seconds >= 0) {
     step.forward_seconds = 1 + options.row_seconds * static_cast<double>(step.rows);

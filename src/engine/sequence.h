@@ -20,6 +20,7 @@ struct DraftState {
   int64_t first_page = 0;  // of the sequence's pages
   int64_t read = 0;        // places that are written
   int64_t until = 0;       // of the positions below, none is still to be read
+  int64_t run = 0;         // of these, the last so many were read, without a gap
   // The target's last pass left the hidden states of the last `rows` positions below
   // Sequence::computed, from its row `row` on. 0: it was of others, or cut short.
   int64_t row = 0;
@@ -114,6 +115,11 @@ struct Sequence {
   // Positions that the draft would read before its next guess, of at most `most` at once.
   [[nodiscard]] int64_t unread(int64_t most) const {
     return std::min(most, computed - std::max(draft.until, computed - draft.rows));
+  }
+  // DraftState::run after that.
+  [[nodiscard]] int64_t run_after(int64_t most) const {
+    const int64_t count = unread(most);
+    return count + (computed - count == draft.until ? draft.run : 0);
   }
   [[nodiscard]] std::span<const int32_t> written() const {
     return std::span(ids).first(static_cast<size_t>(computed));

@@ -84,6 +84,7 @@ void Drafter::read(std::span<Turn> turns) {
     DraftState& draft = turn.sequence->draft;
     const int64_t count = sequence.unread(kWindow);
     const int64_t from = sequence.computed - count;
+    draft.run = sequence.run_after(kWindow);
     if (draft.read == 0) draft.first_page = from / kernels::kPageTokens;
     const int32_t number = batch_.add_sequence(draft_pages(sequence));
     for (int64_t i = 0; i < count; ++i) {
@@ -192,7 +193,8 @@ Result<int64_t> Drafter::draft(std::span<Sequence* const> sequences, int64_t ste
   if (done) return passes_;
   for (Turn& turn : turns) {
     turn.sequence->drop_drafts();
-    turn.sequence->draft.read = turn.sequence->draft.until = 0;  // not all may be written
+    DraftState& draft = turn.sequence->draft;
+    draft.read = draft.until = draft.run = 0;  // not all may be written
   }
   return tl::unexpected<Error>(done.error());
 }

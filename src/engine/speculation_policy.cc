@@ -16,7 +16,7 @@ constexpr double kPrior = 0.7;          // acceptance before anything is known
 constexpr int64_t kMemory = 512;        // guesses that an average of acceptance remembers
 constexpr int64_t kLookMemory = 64;     // and one that is looked at again after a while
 constexpr int64_t kCostMemory = 24;     // and one of seconds
-constexpr int64_t kFirstPlain = 4;      // steps that teach what plain decoding costs
+constexpr int64_t kFirstPlain = 8;      // steps that teach what plain decoding costs
 constexpr int64_t kFirstDrafts = 2;     // and drafts
 constexpr int64_t kRefreshPlain = 256;  // steps after which that is measured again
 constexpr int64_t kFirstWait = 16;      // steps between two looks
@@ -97,6 +97,12 @@ SpeculationPolicy::SpeculationPolicy(int64_t max_steps, const MeasuredCosts& mea
       deeper_{kFirstWait, 0} {
   LS_CHECK(max_steps >= 0);
   draft_.resize(static_cast<size_t>(max_steps));
+  if (const auto plain = forward_.at(1)) give_first_credit(*plain);
+}
+
+void SpeculationPolicy::give_first_credit(double plain_seconds) {
+  has_first_credit_ = true;
+  credit_ = kFirstCredit * plain_seconds;
 }
 
 double SpeculationPolicy::acceptance(int64_t depth) const {
@@ -185,8 +191,26 @@ int64_t SpeculationPolicy::look_deeper(const SpeculationLoad& load, int64_t step
   return steps + 1;
 }
 
+// One guess for each, deeper ones are hardly ever right, until they see. Where nothing pays that is
+// a look: it leaves time for a sequence to come that need not be blind, and is paid for as a whole.
+int64_t SpeculationPolicy::choose_blind(const SpeculationLoad& load, bool goes_on) {
+  if (blind_steps_ == kSight) {
+    // They do not come to see: answers are too short, or interrupted too often.
+    blind_steps_ = 0;
+    blind_ = {std::clamp(2 * blind_.wait, kFirstWait, kLongestWait), 0};
+  }
+  if (blind_.since < blind_.wait) return 0;
+  const bool pays = best(load) > 0;
+  if (!pays && (looks_.since < 2 * looks_.wait || !pays_at(load, 1))) return 0;
+  if (risk(load, 1) * (pays || goes_on ? 1 : kSight) > credit_) return 0;
+  looking_ = !pays;
+  ++blind_steps_;
+  return 1;
+}
+
 int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
-  LS_CHECK(load.sequences >= 1);
+  LS_CHECK(load.sequences >= 1 && load.blind <= load.sequences);
+  const bool goes_on = looking_;
   looking_ = false;
   const auto plain = cost(load, 0);
   if (max_steps_ == 0 || !plain || since_plain_ >= kRefreshPlain) return 0;
@@ -194,15 +218,16 @@ int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   // The very first drafts tell what drafts cost, the second without what comes once. What is read
   // beside would seem part of it: a step without is waited for.
   if (first_drafts_ > 0)
-    return plain_steps_ >= (load.backlog == 0 ? kFirstPlain : 16 * kFirstPlain) ? 1 : 0;
+    return plain_steps_ >= (load.backlog == 0 ? kFirstPlain : 8 * kFirstPlain) ? 1 : 0;
+  if (load.blind == load.sequences) return choose_blind(load, goes_on);
   int64_t steps = best(load);
   if (steps > 0) {
     steps = look_deeper(load, steps);
     while (steps > 0 && risk(load, steps) > credit_) --steps;
     return steps;
   }
-  if (looks_.since < looks_.wait || !pays_at(load, 1) || risk(load, 1) > credit_) return 0;
-  looking_ = true;
+  looking_ = looks_.since >= looks_.wait && pays_at(load, 1) && risk(load, 1) <= credit_;
+  if (!looking_) return 0;
   acceptance_[0].count = std::min(acceptance_[0].count, kLookMemory);
   return 1;
 }
@@ -258,7 +283,10 @@ void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
     const int64_t memory = std::min(known.count, std::max(kMemory, drafted));
     known.part = std::clamp(known.part + wrong_by / static_cast<double>(memory), 0.0, 1.0);
   }
-  if (!looking_ || step.drafted.empty() || step.drafted[0] == 0) return;
+  if (step.drafted.empty() || step.drafted[0] == 0) return;
+  blind_steps_ = 0;
+  blind_ = {};
+  if (!looking_) return;
   // A look that was right, and one that leaves hope, is soon followed by another.
   const bool soon = 2 * step.accepted[0] > step.drafted[0] || may_pay(step.load);
   looks_ = {soon ? kFirstWait : std::min(2 * looks_.wait, kLongestWait), 0};
@@ -266,13 +294,12 @@ void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
 
 void SpeculationPolicy::record(const SpeculationStep& step) {
   if (max_steps_ == 0) return;
-  if (!has_first_credit_ && step.steps == 0 && step.load.prefill_rows == 0) {
-    has_first_credit_ = true;
-    credit_ += kFirstCredit * step.forward_seconds;
-  }
+  if (!has_first_credit_ && step.steps == 0 && step.load.prefill_rows == 0)
+    give_first_credit(step.forward_seconds);
   forward_.record(step.rows, step.forward_seconds);
   ++looks_.since;
   ++deeper_.since;
+  ++blind_.since;
   ++since_plain_;
   if (step.steps > 0) {
     learn_draft(step);

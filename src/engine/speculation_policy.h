@@ -17,6 +17,10 @@
 // drafts are worth. What does not seem to pay is looked at again, at intervals that double while
 // the looks fail.
 //
+// A draft that has read hardly anything is right too seldom to judge all by: such a sequence is
+// blind. It drafts with the others, reads its rows as it goes and soon is not; until then its
+// guesses are charged, and teach nothing.
+//
 // Threading: one thread.
 #pragma once
 
@@ -69,17 +73,19 @@ struct SpeculationLoad {
   // What the draft must read before its first guess, more than the last step's rows, of all
   // sequences.
   int64_t backlog = 0;
+  int64_t blind = 0;  // of the sequences, once that is read
 };
 
 // What a step with decoding sequences came to.
 struct SpeculationStep {
-  SpeculationLoad load;
+  SpeculationLoad load = {};
   int64_t steps = 0;  // that the draft went deep at most; 0: its guesses, if any, are older
   int64_t rows = 0;   // of the forward pass
-  double forward_seconds = 0;          // the rest of the step included
-  double draft_seconds = 0;            // of `steps`, reading the backlog included
-  int64_t tokens = 0;                  // that the decoding sequences got
-  std::vector<int64_t> drafted = {};   // [depth]
+  double forward_seconds = 0;  // the rest of the step included
+  double draft_seconds = 0;    // of `steps`, reading the backlog included
+  int64_t tokens = 0;          // that the decoding sequences got
+  // Guesses of sequences that are not blind.
+  std::vector<int64_t> drafted = {};   // [depth], as deep as any
   std::vector<int64_t> accepted = {};  // [depth]
 };
 
@@ -91,6 +97,10 @@ struct MeasuredCosts {
 
 class SpeculationPolicy {
  public:
+  // Rows that a draft must have read one after the other, or all there are: with fewer a sequence
+  // is blind.
+  static constexpr int64_t kSight = 8;
+
   explicit SpeculationPolicy(int64_t max_steps, const MeasuredCosts& measured = {});
 
   // 0..max_steps.
@@ -124,6 +134,9 @@ class SpeculationPolicy {
   [[nodiscard]] bool pays_at(const SpeculationLoad& load, double acceptance) const;
   [[nodiscard]] bool may_pay(const SpeculationLoad& load) const;
   int64_t look_deeper(const SpeculationLoad& load, int64_t steps);
+  // Where all are blind; goes_on: the last step was a look.
+  int64_t choose_blind(const SpeculationLoad& load, bool goes_on);
+  void give_first_credit(double plain_seconds);
   void learn_draft(const SpeculationStep& step);
   void learn_acceptance(const SpeculationStep& step);
   void settle(const SpeculationStep& step);
@@ -154,6 +167,8 @@ class SpeculationPolicy {
   Looks looks_;               // at drafting at all
   Looks deeper_;              // a step deeper than the best
   int64_t deeper_than_ = 0;   // the best that deeper_ is about
+  Looks blind_;               // drafts where all are blind
+  int64_t blind_steps_ = 0;   // such, since a guess taught something
 };
 
 }  // namespace longshore::engine

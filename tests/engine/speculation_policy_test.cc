@@ -30,7 +30,11 @@ double true_rate(const World& world, int64_t steps) {
          (1 + world.row_seconds * (rows - 1) + world.draft_seconds * static_cast<double>(steps));
 }
 
-// A step with so many guesses of each sequence, drawn right or wrong, without its seconds.
+// How much more seldom guesses of blind sequences are right.
+constexpr double kBlind = 0.4;
+
+// A step with so many guesses of each sequence, drawn right or wrong, without its seconds. Those of
+// blind ones (all or none are) do not teach.
 SpeculationStep guess(const World& world, const SpeculationLoad& load, int64_t steps,
                       std::mt19937& random) {
   std::uniform_real_distribution<double> unit(0, 1);
@@ -38,11 +42,13 @@ SpeculationStep guess(const World& world, const SpeculationLoad& load, int64_t s
   step.drafted.assign(static_cast<size_t>(steps), 0);
   step.accepted = step.drafted;
   step.tokens = world.sequences;
+  const int64_t teaches = load.blind == 0 ? 1 : 0;
+  const double acceptance = world.acceptance * (load.blind == 0 ? 1 : kBlind);
   for (int64_t b = 0; b < world.sequences; ++b) {
     for (size_t d = 0; d < static_cast<size_t>(steps); ++d) {
-      ++step.drafted[d];
-      if (unit(random) >= world.acceptance) break;
-      ++step.accepted[d];
+      step.drafted[d] += teaches;
+      if (unit(random) >= acceptance) break;
+      step.accepted[d] += teaches;
       ++step.tokens;
     }
   }
@@ -136,61 +142,163 @@ TEST(SpeculationPolicy, DoesNotReadItForAFewTokens) {
   EXPECT_GE(run_sequences(policy, 5, 6, 400, random), 0.98);  // 3 deep: 0.65
 }
 
+// What the drafts of a group of sequences have read, as they do it in step.
+struct Reading {
+  int64_t unread = 1;  // rows that the last step left to each
+  int64_t run = 0;     // that each has read without a gap
+  [[nodiscard]] bool blind() const { return run + unread < SpeculationPolicy::kSight; }
+  void advance(int64_t steps, int64_t tokens) {
+    run = steps > 0 ? run + unread : 0;
+    unread = steps > 0 ? tokens : 1;
+  }
+};
+
+struct Start {
+  bool window = false;    // the first step can read a prompt for the draft, which else is blind
+  bool measured = false;  // the costs are known
+};
+
+// Seconds of a step, without noise.
+double cost_of(const World& world, int64_t steps) {
+  const double rows = static_cast<double>(world.sequences * (1 + steps) - 1);
+  return 1 + world.row_seconds * rows + world.draft_seconds * static_cast<double>(steps);
+}
+
+SpeculationPolicy policy_of(const World& world, const Start& start) {
+  MeasuredCosts costs;
+  if (!start.measured) return SpeculationPolicy(3);
+  costs.draft.resize(3);
+  costs.forward.record(1, 1);
+  for (int64_t steps = 0; steps <= 3; ++steps) {
+    const double draft = world.draft_seconds * static_cast<double>(steps);
+    costs.forward.record(world.sequences * (1 + steps), cost_of(world, steps) - draft);
+    if (steps > 0) costs.draft[static_cast<size_t>(steps - 1)].record(world.sequences, draft);
+  }
+  return SpeculationPolicy(3, costs);
+}
+
 // Groups of `sequences` answers of `stay` tokens, one group after another, in a world whose seconds
 // are a plain step's. What was spent over what plain decoding takes for the same tokens, less two
-// steps and what the first drafts, which are made to learn their cost, may take.
-double lost(const World& world, int64_t stay, double reading, int64_t count, std::mt19937& random) {
+// steps and the first reading, and what the first drafts, which are made to learn their cost, take.
+double lost(const World& world, const Start& start, int64_t stay, double reading, int64_t count,
+            std::mt19937& random) {
   std::uniform_real_distribution<double> unit(0, 1);
-  SpeculationPolicy policy(3);
-  const double plain = 1 + world.row_seconds * static_cast<double>(world.sequences - 1);
-  const auto cost = [&](int64_t steps) {
-    const double rows = static_cast<double>(world.sequences * (1 + steps) - 1);
-    return 1 + world.row_seconds * rows + world.draft_seconds * static_cast<double>(steps);
-  };
+  SpeculationPolicy policy = policy_of(world, start);
+  const double plain = cost_of(world, 0);
+  const double learning = start.measured ? reading : 2 * (cost_of(world, 1) + reading - plain);
+  const int64_t first_unread = start.window ? 64 : 1;
+  Reading drafts{first_unread};
   double spent = 0;
   double plainly = 0;
-  bool read = false;
   double left = static_cast<double>(stay);
   for (int64_t i = 0; i < count; ++i) {
-    const SpeculationLoad load{world.sequences, 0, read ? 0 : 32 * world.sequences};
+    const int64_t backlog = drafts.unread == 64 ? 64 * world.sequences : 0;
+    const SpeculationLoad load{world.sequences, 0, backlog, drafts.blind() ? world.sequences : 0};
     const int64_t steps = policy.choose(load);
     SpeculationStep step = guess(world, load, steps, random);
     const auto noisy = [&](double s) { return s * (1 + world.noise * (2 * unit(random) - 1)); };
     const double draft = world.draft_seconds * static_cast<double>(steps);
-    step.forward_seconds = noisy(cost(steps) - draft);
-    step.draft_seconds = noisy(draft) + (steps > 0 && !read ? reading : 0);
+    step.forward_seconds = noisy(cost_of(world, steps) - draft);
+    step.draft_seconds = noisy(draft) + (steps > 0 && backlog > 0 ? reading : 0);
     policy.record(step);
-    read = read || steps > 0;
-    spent += cost(steps) + step.draft_seconds - (steps > 0 ? noisy(draft) : 0);
+    drafts.advance(steps, step.tokens / world.sequences);
+    spent += cost_of(world, steps) + step.draft_seconds - (steps > 0 ? noisy(draft) : 0);
     const double each = static_cast<double>(step.tokens) / static_cast<double>(world.sequences);
     plainly += each * plain;
     if ((left -= each) > 0) continue;
     policy.record_end(stay);
     left = static_cast<double>(stay);
-    read = false;
+    drafts = {first_unread};
   }
-  return (spent - 2 * plain - 2 * (cost(1) + reading - plain)) / plainly - 1;
+  return (spent - 2 * plain - learning) / plainly - 1;
 }
 
 TEST(SpeculationPolicy, NeverLosesMoreThanAHundredAndAHalfInAnyWorld) {
   std::mt19937 random(8);
+  const auto expect = [&](const World& world, const Start& start) {
+    for (const int64_t stay : {5, 30, 100000}) {
+      for (const int64_t steps : {200, 3000}) {
+        EXPECT_LE(lost(world, start, stay, 0.7, steps, random), 0.015)
+            << "acceptance " << world.acceptance << ", a row costs " << world.row_seconds
+            << ", a draft " << world.draft_seconds << ", " << world.sequences << " sequences of "
+            << stay << " tokens, " << steps << " steps, a window " << start.window << ", measured "
+            << start.measured;
+      }
+    }
+  };
   for (const double acceptance : {0.0, 0.1, 0.3, 0.5, 0.7, 0.9}) {
     for (const double row : {0.005, 0.05, 0.3}) {
       for (const double draft : {0.1, 0.3, 0.8}) {
         for (const int64_t sequences : {1, 4, 16}) {
-          for (const int64_t stay : {5, 30, 100000}) {
-            for (const int64_t steps : {200, 3000}) {
-              const World world{acceptance, row, draft, sequences, 0.1};
-              EXPECT_LE(lost(world, stay, 0.7, steps, random), 0.015)
-                  << "acceptance " << acceptance << ", a row costs " << row << ", a draft " << draft
-                  << ", " << sequences << " sequences of " << stay << " tokens, " << steps
-                  << " steps";
-            }
-          }
+          for (const Start& start : {Start{}, Start{true, false}, Start{true, true}})
+            expect({acceptance, row, draft, sequences, 0.1}, start);
         }
       }
     }
   }
+}
+
+// As in a batch of one whose answer began before: it sees after kSight rows without a gap.
+TEST(SpeculationPolicy, ALookOfTheBlindGoesOnUntilTheySee) {
+  std::mt19937 random(10);
+  const World good{0.95, 0.05, 0.1, 1, 0};
+  SpeculationPolicy policy(3);
+  run(policy, {0, 0.05, 0.1, 1, 0}, 600, random);
+  ASSERT_EQ(policy.acceptance(0), 0);
+  Reading drafts;
+  int64_t drafted = 0;
+  for (int i = 0; i < 3000; ++i) {
+    const SpeculationLoad load{1, 0, 0, drafts.blind() ? 1 : 0};
+    const int64_t steps = policy.choose(load);
+    SpeculationStep step = guess(good, load, steps, random);
+    step.forward_seconds = cost_of(good, steps) - 0.1 * static_cast<double>(steps);
+    step.draft_seconds = 0.1 * static_cast<double>(steps);
+    policy.record(step);
+    drafts.advance(steps, step.tokens);
+    if (i >= 2000 && steps > 0) ++drafted;
+  }
+  EXPECT_GE(policy.acceptance(0), 0.9);
+  EXPECT_GE(drafted, 950);
+}
+
+// Answers that are too short for that, one after another.
+TEST(SpeculationPolicy, TheBlindWhoNeverSeeDraftSeldom) {
+  SpeculationPolicy policy = policy_of({.row_seconds = 0.05, .draft_seconds = 0.1}, {true, true});
+  int64_t drafted = 0;
+  for (int i = 0; i < 4000; ++i) {
+    const int64_t steps = policy.choose({1, 0, 0, 1});
+    EXPECT_LE(steps, 1);
+    drafted += steps;
+    policy.record({.load = {1, 0, 0, 1},
+                   .steps = steps,
+                   .rows = 1 + steps,
+                   .forward_seconds = 1 + 0.05 * static_cast<double>(steps),
+                   .draft_seconds = 0.1 * static_cast<double>(steps),
+                   .tokens = 1,
+                   .drafted = std::vector<int64_t>(static_cast<size_t>(steps), 0),
+                   .accepted = std::vector<int64_t>(static_cast<size_t>(steps), 0)});
+  }
+  EXPECT_GE(drafted, 8);
+  EXPECT_LE(drafted, 120);
+}
+
+TEST(SpeculationPolicy, GuessesOfTheBlindAreChargedAndTeachNothing) {
+  SpeculationPolicy policy = policy_of({.row_seconds = 0.05, .draft_seconds = 0.1}, {true, true});
+  const double before = policy.credit();
+  const double acceptance = policy.acceptance(0);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_GT(policy.choose({1, 0, 0, 1}), 0);
+    policy.record({.load = {1, 0, 0, 1},
+                   .steps = 1,
+                   .rows = 2,
+                   .forward_seconds = 1.05,
+                   .draft_seconds = 0.1,
+                   .tokens = 1,
+                   .drafted = {0},
+                   .accepted = {0}});
+  }
+  EXPECT_EQ(policy.acceptance(0), acceptance);
+  EXPECT_LT(policy.credit(), before - 0.5);
 }
 
 TEST(SpeculationPolicy, LooksBecomeRareWhileTheyFail) {
@@ -238,13 +346,14 @@ TEST(SpeculationPolicy, GuessesOfAnEarlierStepTeachNoCost) {
 // A reading that came with the first draft would seem part of its cost, and too much to try again.
 TEST(SpeculationPolicy, TheFirstDraftsReadNothing) {
   SpeculationPolicy policy(2);
-  for (int i = 0; i < 6; ++i)
+  for (int i = 0; i < 10; ++i)
     policy.record({.load = {1, 0}, .steps = 0, .rows = 1, .forward_seconds = 1, .tokens = 1});
   EXPECT_EQ(policy.choose({1, 0, 64}), 0);
   EXPECT_EQ(policy.choose({1, 0, 0}), 1);
 }
 
-// With seconds measured before, the first step but one may draft as deep as pays.
+// With seconds measured before, the very first step may draft as deep as pays: a prompt's hidden
+// states are there for it alone.
 TEST(SpeculationPolicy, WhatWasMeasuredAtTheStartNeedsNoTrial) {
   MeasuredCosts measured;
   for (int64_t rows = 1; rows <= 4; ++rows) measured.forward.record(rows, 1);
@@ -252,9 +361,8 @@ TEST(SpeculationPolicy, WhatWasMeasuredAtTheStartNeedsNoTrial) {
   for (size_t depth = 0; depth < 3; ++depth)
     measured.draft[depth].record(1, 0.1 * static_cast<double>(depth + 1));
   SpeculationPolicy policy(3, measured);
-  EXPECT_EQ(policy.choose({1, 0}), 0);  // no credit yet
-  policy.record({.load = {1, 0}, .steps = 0, .rows = 1, .forward_seconds = 1, .tokens = 1});
-  EXPECT_EQ(policy.choose({1, 0}), 3);
+  EXPECT_DOUBLE_EQ(policy.credit(), 2);
+  EXPECT_EQ(policy.choose({1, 0, 64}), 3);
 }
 
 // Everything is charged against plain decoding's seconds, which drafting keeps from being measured.

@@ -144,6 +144,32 @@ TEST(Speculation, StepsWithoutGuessesInBetweenLeaveTheTokens) {
   EXPECT_GT(engine->counters().speculated, 20);
 }
 
+// Of an answer that is in its middle, the draft reads what comes from then on: rows of the steps.
+TEST(Speculation, GuessesTeachOnceTheDraftHasReadEnough) {
+  for (const int left : {0, 4}) {
+    const auto engine = make_engine(reference(), speculating(2));
+    const double prior = engine->policy().acceptance(0);
+    Generated generated;
+    ASSERT_TRUE(engine->submit(greedy(prompt(40), 40), record(generated)));
+    engine->step();  // the prompt
+    engine->leave_speculation(true);
+    for (int i = 0; i < left; ++i) engine->step();
+    engine->leave_speculation(false);
+    const auto tokens = [&] { return static_cast<int64_t>(generated.ids.size()); };
+    // A step reads the rows of the one before; of those that were left there are none.
+    int64_t read = left == 0 ? SpeculationPolicy::kSight : 0;
+    while (read < SpeculationPolicy::kSight) {
+      const int64_t before = tokens();
+      engine->step();
+      EXPECT_EQ(engine->policy().acceptance(0), prior);
+      read += tokens() - before;
+    }
+    EXPECT_GT(engine->counters().drafted[0], left == 0 ? -1 : 2);
+    engine->step();
+    EXPECT_NE(engine->policy().acceptance(0), prior) << left;
+  }
+}
+
 TEST(Speculation, RightDraftsSaveSteps) {
   // A bias that leaves one id: draft and target agree on it.
   GenerationRequest request = greedy(prompt(10), 40);
