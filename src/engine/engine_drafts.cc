@@ -153,10 +153,6 @@ bool worth_reading(const SpeculationPolicy& policy, const Speculation& options, 
   return cost < policy.credit() && cost < saved * static_cast<double>(fresh) * policy.stay() / 2;
 }
 
-}  // namespace
-
-namespace {
-
 // Of a draft that has read a run of rows up to there.
 bool is_blind(int64_t run, int64_t until) {
   return run < std::min(SpeculationPolicy::kSight, until);
