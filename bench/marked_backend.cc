@@ -79,7 +79,7 @@ class MarkedBackend final : public Backend, public device::Graphs, public RouteE
   [[nodiscard]] Result<Id> end_capture() override {
     marks_.next(Part::kRest, /*waits=*/true);
     auto id = graphs_.end_capture();
-    marks_.end_capture(id ? *id : Id{-1});
+    marks_.end_capture(id ? std::optional(*id) : std::nullopt);
     return id;
   }
   void launch(Id id) override {
@@ -103,7 +103,9 @@ class MarkedBackend final : public Backend, public device::Graphs, public RouteE
   }
   void add_when(const AddParams& p, const int32_t* word) override {
     if (marks_.marking()) {
-      // A wait of its own, so that it is seen apart from the sum behind it.
+      // A wait of its own, so that it is seen apart from the sum behind it. wait_for_host() ends
+      // at its value and above: the least of Sum ends it whatever the host says.
+      static_assert(kNothing < kThere);
       marks_.next(Part::kCpuWait, /*waits=*/true);
       inner_->wait_for_host(word, RouteExchange::kNothing);
       marks_.next(Part::kCombine);

@@ -114,7 +114,7 @@ Result<Tokens> decode_tokens(session::LoadedModel& loaded, const ModelBenchOptio
     LS_TRY_VOID(sequence.step(1));
     tokens.seconds.push_back(watch.seconds());
     if (marks == nullptr) continue;
-    LS_TRY(const StepTime step, marks->end_step());
+    LS_TRY(const StepTime step, marks->end_captured_step());
     parts->add(step, tokens.seconds.back());
   }
   tokens.used = loaded.model->experts().counters() - before;

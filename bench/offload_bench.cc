@@ -337,7 +337,7 @@ class OffloadBench {
       LS_TRY(const double step, timed_step(sequence, batch));
       times.seconds.push_back(step);
       if (marks != nullptr) {
-        LS_TRY(const StepTime parts_of_step, marks->end_step());
+        LS_TRY(const StepTime parts_of_step, marks->end_captured_step());
         parts->add(parts_of_step, step);
       }
       const std::vector<int64_t>& misses = store().device()->misses_of_step();

@@ -43,7 +43,6 @@ void StepBreakdown::add(const StepTime& step, double wall_seconds) {
   }
   ++steps_;
   stamps_ += step.stamps;
-  seconds_ += step.seconds;
   wall_ += wall_seconds;
 }
 

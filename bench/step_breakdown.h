@@ -36,7 +36,6 @@ class StepBreakdown {
   std::array<PartTime, kParts> parts_;
   int64_t steps_ = 0;
   int64_t stamps_ = 0;
-  double seconds_ = 0;  // from first to last stamp
   double wall_ = 0;
 };
 

@@ -61,9 +61,9 @@ void StepMarks::begin_capture() {
   captured_.clear();
 }
 
-void StepMarks::end_capture(device::Graphs::Id id) {
+void StepMarks::end_capture(std::optional<device::Graphs::Id> id) {
   capturing_ = false;
-  if (!captured_.empty()) graphs_[id] = captured_;
+  if (id && !captured_.empty()) graphs_[*id] = captured_;
 }
 
 void StepMarks::launch(device::Graphs::Id id) {
@@ -104,6 +104,7 @@ Result<StepTime> StepMarks::end_step() {
   LS_TRY_VOID(fetch_times(in_graph));
   StepTime step;
   step.stamps = static_cast<int64_t>(step_.size() + in_graph);
+  step.captured = launched_ != nullptr;
   uint64_t before = 0;
   const Interval* open = nullptr;
   // In the order of the queue: each stamp ends what began with the one before it.
@@ -127,6 +128,14 @@ Result<StepTime> StepMarks::end_step() {
   }
   step.seconds = static_cast<double>(before - times_.front()) * 1e-9;
   return step;
+}
+
+Result<StepTime> StepMarks::end_captured_step() {
+  LS_TRY(StepTime step, end_step());
+  if (step.captured) return step;
+  return fail(ErrorKind::kDevice,
+              "a step to be timed by parts was not captured: --cuda-graph-bs, --cuda-graph-max-bs "
+              "or --batches leave it out, or CUDA_LAUNCH_BLOCKING is set");
 }
 
 Result<double> StepMarks::stamp_seconds() {

@@ -53,6 +53,7 @@ struct StepTime {
   std::array<PartTime, kParts> parts;
   double seconds = 0;  // from the first stamp to the last: the parts' sum
   int64_t stamps = 0;
+  bool captured = false;    // a graph was launched in it
   std::vector<Part> order;  // of the parts in the queue
 };
 
@@ -69,13 +70,17 @@ class StepMarks {
   void begin_step();
   // Of the step that has been waited for, in which at most one graph was launched. kDevice.
   Result<StepTime> end_step();
+  // The same, refused where the step was not one launch: the device waits for the host between
+  // operations then, and that would count as theirs. kDevice.
+  Result<StepTime> end_captured_step();
   // Seconds from a stamp to one right behind it, in a graph. At idle. kDevice.
   Result<double> stamp_seconds();
 
   // An operation of that part is queued next. A wait counts as none.
   void next(Part part, bool waits = false);
   void begin_capture();
-  void end_capture(device::Graphs::Id id);
+  // id: nothing where the device refused.
+  void end_capture(std::optional<device::Graphs::Id> id);
   void launch(device::Graphs::Id id);
   void drop(device::Graphs::Id id) { graphs_.erase(id); }
   // The step's queue is waited for: the last part ends.

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "bench/ceilings.h"
 #include "bench/draft_recall.h"
 #include "bench/expert_bench.h"
@@ -43,13 +44,35 @@ void print(const bench::Report& report, bool as_json) {
   fmt::print("{}{}", as_json ? report.json() : report.table(), as_json ? "\n" : "");
 }
 
+// Before anything is opened or measured: where --operations would be ignored, or say what is wrong.
+Result<void> check_operations(const Flags& flags) {
+  if (!flags.operations) return {};
+  const auto refuse = [](const std::string& why) {
+    return fail(ErrorKind::kUsage, "--operations: {}", why);
+  };
+  const bool offload = flags.name == "offload";
+  if (flags.name != "decode" && !offload)
+    return refuse("for bench decode and bench offload, not bench " + flags.name);
+  if (offload && flags.only == "prefill")
+    return refuse("of steps that decode, and --only prefill measures none");
+  const ModelFlags& model = flags.model;
+  if (model.precision != "production")
+    return refuse("needs --precision production, not " + model.precision);
+  LS_TRY(const std::optional<int> ordinal, session::cuda_ordinal(model.device));
+  if (!ordinal && (offload || model.device != "cpu"))
+    return refuse("device time needs --device cuda, not --device " + model.device);
+  if (!ordinal) return {};
+  if (model.no_graphs)
+    return refuse("device time is that of captured steps: leave out --disable-cuda-graph");
+  if (model.offload_group.on())
+    return refuse("whole layers' copies are not seen: leave out --offload-group-size");
+  return {};
+}
+
 // The device is opened here, and runs with stamps between the parts of a step.
 Result<void> mark_operations(session::LoadOptions& options) {
   LS_TRY(const std::optional<int> ordinal, session::cuda_ordinal(options.device));
-  if (!ordinal || options.precision != session::Precision::kProduction) {
-    return fail(ErrorKind::kUsage,
-                "--operations: device time needs --device cuda and --precision production");
-  }
+  LS_CHECK(ordinal.has_value());
   LS_TRY(std::unique_ptr<kernels::Backend> device,
          kernels::make_cuda_backend(session::cuda_options(options, *ordinal)));
   LS_TRY(device, bench::make_marked_backend(std::move(device)));
@@ -172,12 +195,7 @@ Result<void> check_length(const Flags& flags, const session::LoadOptions& option
               flags.bench.context, tokens, config.max_positions);
 }
 
-Result<void> time_operations(const Flags& flags, session::LoadOptions& options,
-                             bench::OperationTimes& times) {
-  if (flags.name != "decode" || options.precision != session::Precision::kProduction) {
-    return fail(ErrorKind::kUsage,
-                "--operations is for bench decode and bench offload, --precision production");
-  }
+Result<void> time_operations(session::LoadOptions& options, bench::OperationTimes& times) {
   if (options.device != "cpu") return mark_operations(options);
   ThreadPool one(1);
   LS_TRY_VOID(kernels::make_cpu_backend(one, options.cpu_isa));  // its refusal is an error here
@@ -188,6 +206,7 @@ Result<void> time_operations(const Flags& flags, session::LoadOptions& options,
 }
 
 Result<void> run(const Flags& flags) {
+  LS_TRY_VOID(check_operations(flags));
   if (flags.name == "cpu-expert") return run_experts(flags);
   if (flags.name == "policy") return run_policy(flags);
   if (flags.name == "grammar") return run_grammar(flags);
@@ -200,6 +219,8 @@ Result<void> run(const Flags& flags) {
   if (flags.name == "serving") return run_serving(flags, options);
   if (flags.name == "speculation") return run_speculation(flags, options);
   if (flags.name == "offload") return run_offload(flags, options);
+  bench::OperationTimes times;
+  if (flags.operations) LS_TRY_VOID(time_operations(options, times));
   bench::Ceilings ceilings;
   if (options.device == "cpu" || options.device == "auto") {
     // Before loading, while the memory is free for it.
@@ -207,8 +228,6 @@ Result<void> run(const Flags& flags) {
     LS_TRY(ceilings.dram_gbs, bench::dram_read_gbs(pool, interrupt_token()));
     ceilings.fma_gflops = bench::fma_gflops(pool);
   }
-  bench::OperationTimes times;
-  if (flags.operations) LS_TRY_VOID(time_operations(flags, options, times));
   const bool timed = flags.operations && options.device == "cpu";
   bench::reset_peak_memory();
   LS_TRY(const std::unique_ptr<session::LoadedModel> loaded, load(options));

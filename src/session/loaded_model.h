@@ -57,7 +57,7 @@ struct LoadOptions {
   bool with_mtp = false;
   int64_t speculative_steps = 0;  // depth of the MTP layer's drafts; 0: none
   uint64_t seed = 1;              // of synthetic weights
-  // Tests: makes the backend instead of precision, device and cpu_isa.
+  // Tests and bench: makes the backend instead of precision, device and cpu_isa.
   std::function<std::unique_ptr<kernels::Backend>(ThreadPool&)> backend;
 };
 

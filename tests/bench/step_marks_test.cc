@@ -231,6 +231,26 @@ TEST(StepMarks, AStampsCostIsMeasured) {
   EXPECT_EQ(loaded.device->live_graphs(), graphs);
 }
 
+TEST(StepMarks, ARefusedCaptureLeavesNoStamps) {
+  ThreadPool pool(1);
+  FakeDevice* device = nullptr;
+  const std::unique_ptr<kernels::Backend> backend = fake(pool, &device, /*marked=*/true);
+  StepMarks& marks = *marks_of(*backend);
+  marks.mark(true);
+  auto& graphs = *dynamic_cast<device::Graphs*>(backend.get());
+  device->fail_capture_in = 1;
+  graphs.begin_capture();
+  ASSERT_FALSE(graphs.end_capture());
+  marks.begin_step();
+  marks.next(Part::kInput);
+  marks.launch(device::Graphs::Id{-1});
+  ASSERT_TRUE(backend->synchronize());
+  const auto time = marks.end_step();
+  ASSERT_TRUE(time) << time.error().message;
+  EXPECT_EQ(time->stamps, 3) << "input, launch and end";
+  EXPECT_FALSE(time->captured);
+}
+
 TEST(StepMarks, AHostBackendHasNone) {
   ThreadPool pool(1);
   auto refused = make_marked_backend(kernels::make_reference_backend(pool));
@@ -310,6 +330,33 @@ TEST(StepBreakdown, IsPartOfTheDecodeBench) {
     ASSERT_TRUE(report) << report.error().message;
     expect_parts(*report, offloaded, "context 8, batch 1");
   }
+}
+
+TEST(StepBreakdown, IsRefusedWhereStepsAreNotCaptured) {
+  for (const bool offloaded : {false, true}) {
+    Loaded loaded = load(offloaded ? 0 : -1, /*marked=*/true, /*graphs=*/false);
+    const auto report =
+        decode_bench(*loaded.model, {.context = 8, .tokens = 3}, {}, nullptr, CancelToken());
+    ASSERT_FALSE(report);
+    EXPECT_NE(report.error().message.find("not captured"), std::string::npos);
+  }
+}
+
+TEST(StepBreakdown, IsRefusedOnADeviceThatWaitsForTheHost) {
+  session::LoadOptions options = options_of(/*gib=*/0, /*graphs=*/true);
+  options.backend = [](ThreadPool& pool) {
+    FakeDevice* device = nullptr;
+    auto made = fake(pool, &device, /*marked=*/true);
+    device->concurrent_ = false;
+    return made;
+  };
+  auto loaded = session::LoadedModel::load(
+      options, [](int64_t, int64_t) {}, CancelToken());
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  const auto report =
+      decode_bench(**loaded, {.context = 8, .tokens = 3}, {}, nullptr, CancelToken());
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().message.find("not captured"), std::string::npos);
 }
 
 TEST(StepBreakdown, IsPartOfTheOffloadBench) {

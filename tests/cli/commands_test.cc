@@ -244,9 +244,33 @@ TEST(Bench, TellsWhereATokensTimeGoes) {
   for (const char* row : {"experts (4 calls)", "sparse_mla (5 calls)",
                           "linear 4096 x 256 BF16 (1 calls)", "its weights", "between operations"})
     EXPECT_THAT(run.out, HasSubstr(row));
-  const Finished refused = longshore({"bench", "prefill", kNano, "--operations"});
-  EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_THAT(refused.err, HasSubstr("--operations"));
+}
+
+TEST(Bench, RefusesOperationsByNameWhereItHasNone) {
+  const auto expect_refused = [](std::vector<std::string> args, const std::string& named) {
+    args.insert(args.end(), {"--operations"});
+    const Finished run = longshore(args);
+    EXPECT_EQ(run.exit_code, 2) << named;
+    EXPECT_EQ(run.out, "") << named;
+    EXPECT_THAT(run.err, HasSubstr("--operations: "));
+    EXPECT_THAT(run.err, HasSubstr(named));
+  };
+  for (const std::string name :
+       {"prefill", "serving", "speculation", "cpu-expert", "policy", "grammar"})
+    expect_refused({"bench", name}, "not bench " + name);
+  for (const std::string name : {"decode", "offload"}) {
+    const auto with = [&](std::vector<std::string> more) {
+      more.insert(more.begin(), {"bench", name, kNano});
+      return more;
+    };
+    expect_refused(with({"--device", "auto"}), "--device auto");
+    expect_refused(with({"--precision", "reference"}), "--precision production");
+    expect_refused(with({"--device", "cuda", "--disable-cuda-graph"}), "--disable-cuda-graph");
+    expect_refused(with({"--device", "cuda", "--offload-group-size", "2"}), "--offload-group-size");
+  }
+  expect_refused({"bench", "offload", kNano}, "--device cpu");
+  expect_refused({"bench", "offload", kNano, "--device", "cuda", "--only", "prefill"},
+                 "--only prefill");
 }
 
 TEST(Bench, ComparesDraftsWithPlainDecodingAndDrawsTheCurve) {
