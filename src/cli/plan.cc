@@ -22,22 +22,33 @@ struct Flags {
   double device_gbs = 3000;
   int64_t context = 32768;
   int64_t chunk = 8192;
+  int64_t drafts = 0;
   bool as_json = false;
 };
 
 constexpr double kGiB = 1 << 30;
+
+Result<void> check_drafts(const Flags& flags, const GlmConfig& config) {
+  if (flags.drafts == 0 || config.num_mtp_layers > 0) return {};
+  return fail(ErrorKind::kUsage,
+              "{} has no MTP layer (num_nextn_predict_layers is 0): leave out "
+              "--speculative-num-steps",
+              flags.model.empty() ? flags.synthetic : flags.model);
+}
 
 Result<model::ModelBytes> bytes_of(const Flags& flags, DType latents) {
   if (flags.model.empty() == flags.synthetic.empty())
     return fail(ErrorKind::kUsage, "give either MODEL, a directory, or --synthetic SPEC");
   if (flags.model.empty()) {
     LS_TRY(const GlmConfig config, Checkpoint::synthetic_config(flags.synthetic));
-    return model::model_bytes(config, latents);
+    LS_TRY_VOID(check_drafts(flags, config));
+    return model::model_bytes(config, latents, flags.drafts);
   }
   LS_TRY(const Checkpoint checkpoint, Checkpoint::open(flags.model));
   if (const auto problems = checkpoint.check_layout(); !problems.empty())
     return fail(ErrorKind::kModel, "{}", problems.front());
-  return model::model_bytes(checkpoint, latents);
+  LS_TRY_VOID(check_drafts(flags, checkpoint.config()));
+  return model::model_bytes(checkpoint, latents, flags.drafts);
 }
 
 // The device's free memory, or what the flag says it is; 0: none.
@@ -59,7 +70,8 @@ nlohmann::ordered_json to_json(const model::ModelBytes& m, const model::Machine&
             {"embedding", m.embedding},
             {"experts", m.experts},
             {"expert", m.expert},
-            {"cache_token", m.cache_token}}},
+            {"cache_token", m.cache_token},
+            {"speculative_num_steps", m.drafts}}},
           {"machine",
            {{"device_bytes", machine.device_bytes},
             {"host_bytes", machine.host_bytes},
@@ -70,6 +82,7 @@ nlohmann::ordered_json to_json(const model::ModelBytes& m, const model::Machine&
            {{"dense", p.device_dense},
             {"cache", p.device_cache},
             {"work", p.device_work},
+            {"graphs", p.device_graphs},
             {"experts", p.device_experts},
             {"resident_experts", p.resident}}},
           {"host", p.host},
@@ -84,6 +97,9 @@ void print(const Flags& flags, DType latents, const model::ModelBytes& m,
     fmt::print("  {:<34}{:>9.2f} GB  {}\n", what, static_cast<double>(bytes) / 1e9, note);
   };
   const int64_t all = m.expert > 0 ? m.experts / m.expert : 0;
+  fmt::print("with --speculative-num-steps {}: {}\n", m.drafts,
+             m.drafts > 0 ? "the MTP layer drafts, and all that it takes counts"
+                          : "no MTP layer is loaded");
   if (machine.device_bytes > 0) {
     fmt::print("device, {:.1f} GB\n", static_cast<double>(machine.device_bytes) / 1e9);
     line("weights outside the experts", p.device_dense, "");
@@ -91,6 +107,7 @@ void print(const Flags& flags, DType latents, const model::ModelBytes& m,
          fmt::format("{} tokens, latents in {}", flags.context, dtype_name(latents)));
     line("activations, scratch, ring", p.device_work,
          fmt::format("chunks of {} tokens", flags.chunk));
+    line("captured steps", p.device_graphs, "");
     line("routed experts", p.device_experts, fmt::format("{} of {} resident", p.resident, all));
   }
   fmt::print("host, {:.1f} GB\n", static_cast<double>(machine.host_bytes) / 1e9);
@@ -155,6 +172,11 @@ Run add_plan(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--chunked-prefill-size", flags->chunk, "prompt tokens of one step")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      .add_option("--speculative-num-steps", flags->drafts,
+                  "tokens that the MTP layer drafts ahead at most; 0: it is not loaded")
+      ->check(CLI::Range(0, 8))
       ->capture_default_str();
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {

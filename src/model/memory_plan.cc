@@ -13,6 +13,8 @@ double gb(int64_t bytes) {
   return static_cast<double>(bytes) / 1e9;
 }
 
+}  // namespace
+
 // The draft's steps are captured twice. A step's end counts as a layer.
 int64_t graph_bytes(const GlmConfig& config, const StepLimits& limits, bool drafts,
                     const GraphOptions& options) {
@@ -20,8 +22,6 @@ int64_t graph_bytes(const GlmConfig& config, const StepLimits& limits, bool draf
   const auto shapes = static_cast<int64_t>(step_shapes(config, limits, options).size());
   return shapes * (config.num_layers + 1 + (drafts ? 2 * 2 : 0)) * kLayer;
 }
-
-}  // namespace
 
 offload::StoreOptions target_options(const offload::StoreOptions& all, const GlmConfig& config,
                                      bool with_mtp) {
@@ -35,9 +35,7 @@ offload::StoreOptions draft_options(const offload::StoreOptions& all, const GlmC
   offload::StoreOptions options = all;
   const int64_t layers = config.num_layers - config.first_k_dense + 1;
   if (all.budget_bytes != INT64_MAX) options.budget_bytes /= layers;
-  // One layer, and nothing comes ahead of it.
-  constexpr int64_t kRing = 32;
-  options.ring = std::min(options.ring, kRing);
+  options.ring = std::min(options.ring, kDraftRing);
   return options;
 }
 

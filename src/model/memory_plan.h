@@ -24,6 +24,13 @@ struct MemoryPlan {
   [[nodiscard]] int64_t total() const { return weights + experts + activations + graphs + cache; }
 };
 
+// Of the draft's ring, blocks at most: it has one layer, and nothing comes ahead of it.
+constexpr int64_t kDraftRing = 32;
+
+// Captured steps, about, in bytes. drafts: the MTP layer's too.
+[[nodiscard]] int64_t graph_bytes(const GlmConfig& config, const StepLimits& limits, bool drafts,
+                                  const GraphOptions& options);
+
 // A budget is for all slots: the target's part of it, and the draft's, by their layers.
 [[nodiscard]] offload::StoreOptions target_options(const offload::StoreOptions& all,
                                                    const GlmConfig& config, bool with_mtp);

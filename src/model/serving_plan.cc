@@ -5,8 +5,12 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "checkpoint/layout.h"
 #include "kernels/paged.h"
+#include "model/memory_plan.h"
+#include "model/step_arrays.h"
+#include "model/workspace.h"
 #include "offload/expert_store.h"
 
 namespace longshore::model {
@@ -20,12 +24,23 @@ bool is_routed_expert(std::string_view name) {
   return name.find(".mlp.experts.") != std::string_view::npos;
 }
 
-void describe(const GlmConfig& config, DType latents, ModelBytes& bytes) {
+// Of what is served, before tensors are added.
+ModelBytes served(const GlmConfig& config, int64_t drafts) {
+  LS_CHECK(drafts == 0 || config.num_mtp_layers > 0);
+  ModelBytes bytes;
+  bytes.config = config;
+  if (drafts == 0) bytes.config.num_mtp_layers = 0;
+  bytes.drafts = drafts;
+  return bytes;
+}
+
+// All tensors have been added.
+void describe(DType latents, ModelBytes& bytes) {
+  const GlmConfig& config = bytes.config;
   bytes.moe_layers = config.num_layers - config.first_k_dense;
-  bytes.mtp_layers = config.num_mtp_layers;
-  const int64_t kv_b = (config.num_layers + config.num_mtp_layers) * config.num_heads *
-                       (config.qk_nope_head_dim + config.v_head_dim) * config.kv_lora_rank;
-  bytes.retyped = std::max<int64_t>(kv_b * dtype_size(DType::kBF16) - bytes.kv_b, 0);
+  bytes.kv_b_split = (config.num_layers + config.num_mtp_layers) * config.num_heads *
+                     (config.qk_nope_head_dim + config.v_head_dim) * config.kv_lora_rank *
+                     dtype_size(DType::kBF16);
   bytes.experts_per_layer = config.num_experts;
   bytes.experts_per_token = config.experts_per_token;
   const int64_t all = (bytes.moe_layers + config.num_mtp_layers) * config.num_experts;
@@ -41,13 +56,16 @@ void describe(const GlmConfig& config, DType latents, ModelBytes& bytes) {
 }
 
 void add(const std::string& name, int64_t size, ModelBytes& bytes) {
-  if (is_routed_expert(name)) {
+  const bool mtp = name.starts_with(fmt::format("model.layers.{}.", bytes.config.num_layers));
+  if (mtp && bytes.drafts == 0) {
+    bytes.unread += size;
+  } else if (is_routed_expert(name)) {
     bytes.experts += size;
   } else if (name == "model.embed_tokens.weight") {
     bytes.embedding += size;
   } else {
     bytes.dense += size;
-    bytes.kv_b += name.ends_with(".kv_b_proj.weight") ? size : 0;
+    bytes.kv_b += name.find(".kv_b_proj.") != std::string::npos ? size : 0;
   }
 }
 
@@ -60,16 +78,28 @@ int64_t spec_bytes(const TensorSpec& spec) {
   return count + blocks(spec.shape[0]) * blocks(spec.shape[1]) * 4;
 }
 
-// What the device holds beside weights and cache: activations, scratch memory and the ring.
-int64_t work_bytes(const ModelBytes& model, int64_t device_bytes, int64_t chunk) {
-  const bool draft = model.mtp_layers > 0;
-  constexpr int64_t kDraftRing = 32;
+StepLimits planned_limits(const ModelBytes& model, int64_t context, int64_t chunk) {
+  return {.tokens = chunk + kPlannedSequences * (1 + model.drafts),
+          .sequences = kPlannedSequences,
+          .drafts = model.drafts,
+          .context = context};
+}
+
+// What the device holds beside weights, cache and graphs: activations, scratch memory and the ring.
+int64_t work_bytes(const ModelBytes& model, int64_t device_bytes, int64_t context, int64_t chunk) {
+  const bool draft = model.drafts > 0;
+  const StepLimits limits = planned_limits(model, context, chunk);
+  const StepLimits beside = beside_limits(limits, {}, model.expert > 0);
+  const int64_t pausing = beside.tokens > 0 ? LayerState::bytes(model.config, beside.tokens) +
+                                                  StepArrays::bytes(model.config, beside)
+                                            : 0;
   int64_t ring = model.expert > 0 ? offload::ring_for(device_bytes, model.expert) : 0;
   ring += draft ? std::min(ring, kDraftRing) : 0;
-  const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
-  constexpr int64_t kPerToken = int64_t{515} << 10;  // of all activations of one model
-  constexpr int64_t kReserve = int64_t{512} << 20;
-  return kReserve + scratch + chunk * kPerToken * (draft ? 2 : 1) + ring * model.expert;
+  constexpr int64_t kPerToken = int64_t{515} << 10;  // of one model's activations, logits apart
+  const int64_t logits =
+      kPlannedSequences * (1 + model.drafts) * model.config.vocab_size * dtype_size(DType::kF32);
+  return spare_bytes(chunk) + (limits.tokens * kPerToken + logits) * (draft ? 2 : 1) + pausing +
+         ring * model.expert;
 }
 
 int64_t cache_bytes(const ModelBytes& model, int64_t context) {
@@ -79,8 +109,9 @@ int64_t cache_bytes(const ModelBytes& model, int64_t context) {
 
 void plan_without_device(const ModelBytes& model, const Machine& machine, int64_t context,
                          ServingPlan& plan) {
-  plan.host =
-      model.dense + model.retyped + model.embedding + model.experts + cache_bytes(model, context);
+  // kv_b_proj's halves are made beside the mapped file, in which it stays.
+  plan.host = model.dense + model.kv_b_split + model.embedding + model.experts +
+              cache_bytes(model, context);
   if (plan.host > machine.host_bytes) {
     plan.problems.push_back(
         fmt::format("weights and the cache of one context take {:.1f} GB, the host has {:.1f}: use "
@@ -88,25 +119,30 @@ void plan_without_device(const ModelBytes& model, const Machine& machine, int64_
                     gb(plan.host), gb(machine.host_bytes)));
   }
   const double token = static_cast<double>(
-      model.dense + model.retyped + model.moe_layers * model.experts_per_token * model.expert);
+      model.dense + model.retyped() + model.moe_layers * model.experts_per_token * model.expert);
   plan.decode_bound = machine.dram_gbs * 1e9 / token;
 }
 
 }  // namespace
 
-ModelBytes model_bytes(const Checkpoint& checkpoint, DType latents) {
-  ModelBytes bytes;
+int64_t spare_bytes(int64_t chunk) {
+  constexpr int64_t kReserve = int64_t{512} << 20;
+  return kReserve + std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
+}
+
+ModelBytes model_bytes(const Checkpoint& checkpoint, DType latents, int64_t drafts) {
+  ModelBytes bytes = served(checkpoint.config(), drafts);
   for (const TensorInfo& tensor : checkpoint.tensors()) add(tensor.name, tensor.bytes, bytes);
-  describe(checkpoint.config(), latents, bytes);
+  describe(latents, bytes);
   return bytes;
 }
 
-ModelBytes model_bytes(const GlmConfig& config, DType latents) {
-  ModelBytes bytes;
+ModelBytes model_bytes(const GlmConfig& config, DType latents, int64_t drafts) {
+  ModelBytes bytes = served(config, drafts);
   for (const TensorSpec& spec : checkpoint_layout(config)) {
     if (!spec.optional) add(spec.name, spec_bytes(spec), bytes);
   }
-  describe(config, latents, bytes);
+  describe(latents, bytes);
   return bytes;
 }
 
@@ -127,24 +163,28 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
     plan_without_device(model, machine, context, plan);
     return plan;
   }
-  plan.device_dense = model.dense + model.retyped + model.embedding;
+  plan.device_dense = model.dense + model.retyped() + model.embedding;
   plan.device_cache = cache_bytes(model, context);
-  plan.device_work = work_bytes(model, machine.device_bytes, chunk);
-  const int64_t fixed = plan.device_dense + plan.device_cache + plan.device_work;
+  plan.device_work = work_bytes(model, machine.device_bytes, context, chunk);
+  plan.device_graphs =
+      graph_bytes(model.config, planned_limits(model, context, chunk), model.drafts > 0, {});
+  const int64_t fixed =
+      plan.device_dense + plan.device_cache + plan.device_work + plan.device_graphs;
   if (fixed > machine.device_bytes) {
     plan.problems.push_back(fmt::format(
         "without any expert the device needs {:.1f} GB and has {:.1f}: weights {:.1f}, cache of "
-        "one "
-        "context {:.1f}, activations and ring {:.1f}; use a smaller --context-length or "
-        "--chunked-prefill-size",
+        "one context {:.1f}, activations and ring {:.1f}, captured steps {:.1f}; use a smaller "
+        "--context-length or --chunked-prefill-size{}",
         gb(fixed), gb(machine.device_bytes), gb(plan.device_dense), gb(plan.device_cache),
-        gb(plan.device_work)));
+        gb(plan.device_work), gb(plan.device_graphs),
+        model.drafts > 0 ? ", or leave out --speculative-num-steps" : ""));
   }
   const int64_t left = std::max<int64_t>(machine.device_bytes - fixed, 0);
   const int64_t all = model.expert > 0 ? model.experts / model.expert : 0;
   plan.resident = model.expert > 0 ? std::min(all, left / model.expert) : 0;
   plan.device_experts = plan.resident * model.expert;
-  plan.host = plan.resident == all ? 0 : model.experts + model.dense + model.embedding;
+  plan.host =
+      plan.resident == all ? 0 : model.experts + model.dense + model.embedding + model.unread;
   if (plan.host > machine.host_bytes) {
     plan.problems.push_back(
         fmt::format("the checkpoint takes {:.1f} GB of host memory, the host has {:.1f}: use a "
@@ -159,7 +199,7 @@ ServingPlan plan_serving(const ModelBytes& model, const Machine& machine, int64_
   const double part = misses - static_cast<double>(low);
   const double layer = (1 - part) * layer_seconds(low, model.expert, machine) +
                        part * layer_seconds(low + 1, model.expert, machine);
-  const double device_token = static_cast<double>(model.dense + model.retyped) +
+  const double device_token = static_cast<double>(model.dense + model.retyped()) +
                               static_cast<double>(model.moe_layers * model.expert) *
                                   static_cast<double>(model.experts_per_token) * share;
   plan.decode_bound = 1 / (static_cast<double>(model.moe_layers) * layer +

@@ -273,6 +273,30 @@ TEST(Bench, RefusesOperationsByNameWhereItHasNone) {
                  "--only prefill");
 }
 
+TEST(Plan, CountsTheMtpLayerWithSpeculationAlone) {
+  const std::vector<std::string> small = {
+      "plan",       "--synthetic", "glm-5.1:dense=3,moe=75,mtp=1", "--device-gib", "32",
+      "--host-gib", "900"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), small.begin(), small.end());
+    return longshore(more);
+  };
+  const Finished plain = with({});
+  EXPECT_EQ(plain.exit_code, 0) << plain.out << plain.err;
+  EXPECT_THAT(plain.out, HasSubstr("--speculative-num-steps 0"));
+  const Finished drafts = with({"--speculative-num-steps", "3"});
+  EXPECT_NE(drafts.exit_code, 0);
+  EXPECT_THAT(drafts.out, HasSubstr("with --speculative-num-steps 3: the MTP layer drafts"));
+  EXPECT_THAT(drafts.out, HasSubstr("does not fit: "));
+  const auto json = ordered_json::parse(with({"--json"}).out);
+  EXPECT_EQ(json["model"]["speculative_num_steps"], 0);
+  EXPECT_GT(json["device"]["graphs"], 0);
+  const Finished none =
+      longshore({"plan", "--synthetic", "glm-5.1:dense=3,moe=75", "--speculative-num-steps", "1"});
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.err, HasSubstr("has no MTP layer"));
+}
+
 TEST(Bench, ComparesDraftsWithPlainDecodingAndDrawsTheCurve) {
   const auto rows_of = [](const std::vector<std::string>& more) {
     std::vector<std::string> args = {"bench", "speculation", kNano, "--json",    "--pairs",

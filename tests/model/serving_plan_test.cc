@@ -2,6 +2,7 @@
 // counts and takes.
 #include "model/serving_plan.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -17,10 +18,10 @@ namespace {
 
 using testing::HasSubstr;
 
-ModelBytes glm() {
-  const auto config = Checkpoint::synthetic_config("glm-5.1:dense=3,moe=75");
+ModelBytes glm(const std::string& more = "", int64_t drafts = 0) {
+  const auto config = Checkpoint::synthetic_config("glm-5.1:dense=3,moe=75" + more);
   LS_CHECK_MSG(config.has_value(), "{}", config.error().message);
-  return model_bytes(*config);
+  return model_bytes(*config, DType::kBF16, drafts);
 }
 
 Machine machine(double device_gb, double host_gb) {
@@ -83,6 +84,46 @@ TEST(ServingPlan, MoreMemoryHoldsMoreExpertsAndIsFaster) {
   EXPECT_EQ(all.prefill_bound, 0);
 }
 
+TEST(ServingPlan, CountsAnMtpLayerOnlyWhereItDrafts) {
+  const ModelBytes without = glm();
+  const ModelBytes idle = glm(",mtp=1");
+  const ModelBytes drafts = glm(",mtp=1", 3);
+  const Machine small = machine(34.4, 1000);
+  const ServingPlan a = plan_serving(without, small, 32768, 8192);
+  const ServingPlan b = plan_serving(idle, small, 32768, 8192);
+  EXPECT_TRUE(b.problems.empty()) << b.problems.front();
+  EXPECT_EQ(b.device_dense, a.device_dense);
+  EXPECT_EQ(b.device_cache, a.device_cache);
+  EXPECT_EQ(b.device_work, a.device_work);
+  EXPECT_EQ(b.device_graphs, a.device_graphs);
+  EXPECT_EQ(b.resident, a.resident);
+  EXPECT_EQ(b.decode_bound, a.decode_bound);
+  EXPECT_EQ(idle.experts, without.experts);
+  EXPECT_GT(idle.unread, 256 * idle.expert);
+  EXPECT_EQ(b.host, a.host + idle.unread) << "files are read whole";
+
+  EXPECT_EQ(drafts.unread, 0);
+  EXPECT_EQ(drafts.experts, without.experts + 256 * without.expert);
+  EXPECT_EQ(drafts.dense + drafts.experts, without.dense + without.experts + idle.unread);
+  EXPECT_EQ(drafts.cache_token, 79 * (576 * 2 + 132));
+  const ServingPlan c = plan_serving(drafts, small, 32768, 8192);
+  ASSERT_EQ(c.problems.size(), 1U);
+  EXPECT_THAT(c.problems[0], HasSubstr("--speculative-num-steps"));
+  EXPECT_GT(c.device_dense, a.device_dense);
+  EXPECT_GT(c.device_graphs, a.device_graphs);
+  EXPECT_GT(c.device_work, a.device_work + kDraftRing * without.expert);
+}
+
+TEST(ServingPlan, OnACpuTheHalvesOfKvBAreBesideTheFile) {
+  const ModelBytes bytes = glm();
+  EXPECT_EQ(bytes.kv_b_split, int64_t{78} * 64 * (192 + 256) * 512 * 2);
+  EXPECT_EQ(bytes.kv_b, bytes.kv_b_split / 2 + 78 * (64 * 448 / 128) * (512 / 128) * 4)
+      << "a byte each in FP8, and scales";
+  const ServingPlan plan = plan_serving(bytes, machine(0, 1000), 64, 512);
+  EXPECT_EQ(plan.host, bytes.dense + bytes.embedding + bytes.experts + bytes.kv_b_split +
+                           64 * bytes.cache_token);
+}
+
 TEST(ServingPlan, SaysWhatDoesNotFit) {
   const ServingPlan host = plan_serving(glm(), machine(80, 500), 8192, 8192);
   ASSERT_EQ(host.problems.size(), 1U);
@@ -99,78 +140,110 @@ TEST(ServingPlan, SaysWhatDoesNotFit) {
 TEST(ServingPlan, TheDevicesWorkIsWhatLoadingTakes) {
   const auto config = Checkpoint::synthetic_config("glm-5.1:dense=3,moe=75,mtp=1");
   ASSERT_TRUE(config) << config.error().message;
-  const ModelBytes bytes = model_bytes(*config);
+  const ModelBytes bytes = model_bytes(*config, DType::kBF16, /*drafts=*/1);
   ThreadPool pool(1);
   const std::unique_ptr<FakeDevice> device = make_fake(pool);
   for (const double gb : {32.0, 80.0, 141.0}) {
     for (const int64_t chunk : {512, 2048, 8192, 16384}) {
       const Machine m = machine(gb, 1000);
-      const StepLimits limits{.tokens = chunk + 16, .sequences = 16, .context = 8192};
+      const StepLimits limits{.tokens = chunk + 2 * kPlannedSequences,
+                              .sequences = kPlannedSequences,
+                              .drafts = 1,
+                              .context = 8192};
       const auto place = [&](const StepLimits& l) {
         return LayerState::bytes(*config, l.tokens) + StepArrays::bytes(*config, l);
       };
       // Target and draft.
       const int64_t step = Workspace::bytes(*config, *device, limits) + place(limits);
       const int64_t activations = 2 * step + place(beside_limits(limits, {}, true));
-      const int64_t scratch = std::max(int64_t{512} << 20, chunk * (int64_t{128} << 10));
-      const int64_t ring = offload::ring_for(m.device_bytes, bytes.expert) + 32;
-      const int64_t taken = activations + scratch + ring * bytes.expert;
-      const int64_t planned = plan_serving(bytes, m, 8192, chunk).device_work;
+      const int64_t ring = offload::ring_for(m.device_bytes, bytes.expert) + kDraftRing;
+      const int64_t taken = activations + ring * bytes.expert;
+      const int64_t planned = plan_serving(bytes, m, 8192, chunk).device_work - spare_bytes(chunk);
       EXPECT_GE(planned, taken) << gb << " GB, chunks of " << chunk;
-      // The driver's room.
-      EXPECT_LE(planned, taken + taken / 50 + (int64_t{512} << 20)) << gb << ", " << chunk;
+      EXPECT_LE(planned, taken + taken / 50) << gb << ", " << chunk;
     }
   }
 }
 
 // Loaded with the budget that the plan says: the device is given no more than was planned.
-TEST(ServingPlan, IsWhatIsCountedAndTaken) {
+void expect_counted_and_taken(const std::string& dir, int64_t drafts) {
   constexpr int64_t kChunk = 64;
   constexpr int64_t kContext = 256;
-  for (const std::string& dir : {data_path("conformance/conf-fp8"), nano_path()}) {
-    auto checkpoint = Checkpoint::open(dir);
-    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-    const ModelBytes bytes = model_bytes(*checkpoint);
-    Machine half{.device_bytes = int64_t{1} << 40, .host_bytes = int64_t{1} << 40};
-    const ServingPlan whole = plan_serving(bytes, half, kContext, kChunk);
-    half.device_bytes =
-        whole.device_dense + whole.device_cache + whole.device_work + bytes.experts / 2;
-    const ServingPlan plan = plan_serving(bytes, half, kContext, kChunk);
-    ASSERT_TRUE(plan.problems.empty());
+  const bool with_mtp = drafts > 0;
+  auto checkpoint = Checkpoint::open(dir);
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const GlmConfig& config = checkpoint->config();
+  const ModelBytes bytes = model_bytes(*checkpoint, DType::kBF16, drafts);
+  Machine half{.device_bytes = int64_t{1} << 40, .host_bytes = int64_t{1} << 40};
+  const ServingPlan whole = plan_serving(bytes, half, kContext, kChunk);
+  half.device_bytes = whole.device_dense + whole.device_cache + whole.device_work +
+                      whole.device_graphs + bytes.experts / 2;
+  const ServingPlan plan = plan_serving(bytes, half, kContext, kChunk);
+  ASSERT_TRUE(plan.problems.empty());
 
-    ThreadPool pool(1);
-    const std::unique_ptr<FakeDevice> device = make_fake(pool);
-    const StepLimits limits{.tokens = kChunk + 4, .sequences = 4, .context = kContext};
-    const auto experts =
-        offload::HostExperts::bind(*checkpoint, checkpoint->config().first_k_dense, 1);
-    ASSERT_TRUE(experts);
-    offload::StoreOptions options;
-    options.budget_bytes = plan.device_experts;
-    options.ring = offload::ring_for(half.device_bytes, offload::DeviceBank::block_bytes(*experts));
-    const auto memory = plan_memory(*checkpoint, *device, limits, /*with_mtp=*/true, options);
-    ASSERT_TRUE(memory) << memory.error().message;
-    const auto near = [](int64_t a, int64_t b) { return std::abs(a - b) <= b / 100; };
-    EXPECT_TRUE(near(plan.device_dense, memory->weights))
-        << plan.device_dense << " and " << memory->weights;
-    EXPECT_EQ(plan.device_cache, memory->cache);
-    // The budget is cut between target and draft: a slot less for each at most.
-    EXPECT_LE(std::abs(bytes.experts - plan.device_experts - memory->offloaded), 2 * bytes.expert);
-    EXPECT_LE(memory->experts + memory->activations, plan.device_experts + plan.device_work);
+  ThreadPool pool(1);
+  const std::unique_ptr<FakeDevice> device = make_fake(pool);
+  const StepLimits limits{.tokens = kChunk + kPlannedSequences * (1 + drafts),
+                          .sequences = kPlannedSequences,
+                          .drafts = drafts,
+                          .context = kContext};
+  const auto experts = offload::HostExperts::bind(*checkpoint, config.first_k_dense, 1);
+  ASSERT_TRUE(experts);
+  offload::StoreOptions options;
+  options.budget_bytes = plan.device_experts;
+  options.ring = offload::ring_for(half.device_bytes, offload::DeviceBank::block_bytes(*experts));
+  const auto memory =
+      plan_memory(*checkpoint, *device, limits, with_mtp, options, 0, GraphOptions{});
+  ASSERT_TRUE(memory) << memory.error().message;
+  const auto near = [](int64_t a, int64_t b) { return std::abs(a - b) <= b / 100; };
+  EXPECT_TRUE(near(plan.device_dense, memory->weights))
+      << plan.device_dense << " and " << memory->weights;
+  EXPECT_EQ(plan.device_cache, memory->cache);
+  EXPECT_EQ(plan.device_graphs, memory->graphs);
+  // The budget is cut between target and draft: a slot less for each at most.
+  EXPECT_LE(std::abs(bytes.experts - plan.device_experts - memory->offloaded), 2 * bytes.expert);
+  const int64_t work = plan.device_work - spare_bytes(kChunk);
+  const int64_t ring =
+      (options.ring + (with_mtp ? std::min(options.ring, kDraftRing) : 0)) * bytes.expert;
+  // Tables of where experts lie are of the spare room.
+  EXPECT_LE(memory->experts, plan.device_experts + ring + memory->experts / 100);
+  EXPECT_LE(memory->activations, work - ring);
 
-    const GlmConfig& config = checkpoint->config();
-    auto main = Model::create(*checkpoint, *device, limits, target_options(options, config, true));
-    ASSERT_TRUE(main) << main.error().message;
-    const auto draft =
-        Mtp::create(*checkpoint, *main, *device, limits, draft_options(options, config));
-    ASSERT_TRUE(draft) << draft.error().message;
-    const auto cache = engine::KvPool::create(KvLayout::of(config, *device, /*with_mtp=*/true),
-                                              engine::pages_for(kContext));
-    ASSERT_TRUE(cache) << cache.error().message;
-    EXPECT_EQ(device->memory().live_bytes(), memory->total());
-    EXPECT_LE(memory->total(),
-              plan.device_dense + plan.device_cache + plan.device_work + plan.device_experts);
-    EXPECT_LE(memory->total(), half.device_bytes);
+  auto main =
+      Model::create(*checkpoint, *device, limits, target_options(options, config, with_mtp));
+  ASSERT_TRUE(main) << main.error().message;
+  std::optional<Mtp> draft;
+  if (with_mtp) {
+    auto made = Mtp::create(*checkpoint, *main, *device, limits, draft_options(options, config));
+    ASSERT_TRUE(made) << made.error().message;
+    draft.emplace(std::move(*made));
   }
+  const auto cache =
+      engine::KvPool::create(KvLayout::of(config, *device, with_mtp), engine::pages_for(kContext));
+  ASSERT_TRUE(cache) << cache.error().message;
+  const int64_t taken = device->memory().live_bytes();
+  EXPECT_EQ(taken, memory->total() - memory->graphs);
+  EXPECT_LE(taken, plan.device_dense + plan.device_cache + work + plan.device_experts);
+}
+
+TEST(ServingPlan, IsWhatIsCountedAndTaken) {
+  for (const std::string& dir :
+       {data_path("conformance/conf-fp8"), data_path("conformance/conf-bf16"), nano_path()}) {
+    for (const int64_t drafts : {0, 1}) {
+      SCOPED_TRACE(fmt::format("{}, {} drafts", dir, drafts));
+      expect_counted_and_taken(dir, drafts);
+    }
+  }
+}
+
+TEST(ServingPlan, KvBInBf16TakesWhatItTakesInTheFile) {
+  const auto retyped = [](const std::string& dir) {
+    const auto checkpoint = Checkpoint::open(dir);
+    LS_CHECK(checkpoint.has_value());
+    return model_bytes(*checkpoint, DType::kBF16, 1).retyped();
+  };
+  EXPECT_EQ(retyped(data_path("conformance/conf-bf16")), 0);
+  EXPECT_GT(retyped(data_path("conformance/conf-fp8")), 0);
 }
 
 }  // namespace
