@@ -122,8 +122,9 @@ Result<session::LoadOptions> load_options(const Flags& flags) {
   options.max_queued = flags.max_queued;
   options.max_total_tokens = flags.max_total_tokens;
   options.prefix_cache = !flags.disable_prefix_cache;
-  if (flags.beside_share != -1)
-    LS_TRY_VOID(in_range("--prefill-pause-share", flags.beside_share, 0, 1e6));
+  if (flags.beside_share != -1 && !(flags.beside_share >= 0 && flags.beside_share <= 1e6))
+    return fail(ErrorKind::kUsage, "--prefill-pause-share {}: use -1, or 0 to 1e6",
+                flags.beside_share);
   options.beside_share = flags.beside_share;
   return options;
 }

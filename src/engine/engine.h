@@ -259,7 +259,7 @@ class Engine {
   MeasuredCosts measured_;
   SpeculationPolicy policy_{0};
   int64_t passes_ = 0;      // of the step's drafts
-  SpeculationStep taught_;  // its guesses
+  SpeculationStep taught_;  // of its guesses those that teach: of sequences that are not blind
   int64_t backlog_ = 0;     // rows that the step's drafts had to read beyond the last step's
   int64_t routed_ = 0;      // of the target's experts, before the step
   bool paused_ = false;

@@ -20,7 +20,9 @@ struct DraftState {
   int64_t first_page = 0;  // of the sequence's pages
   int64_t read = 0;        // places that are written
   int64_t until = 0;       // of the positions below, none is still to be read
-  int64_t run = 0;         // of these, the last so many were read, without a gap
+  // Of these, so many of the last were read, without a gap of more than one, which a step without
+  // guesses leaves.
+  int64_t run = 0;
   // The target's last pass left the hidden states of the last `rows` positions below
   // Sequence::computed, from its row `row` on. 0: it was of others, or cut short.
   int64_t row = 0;
@@ -119,7 +121,8 @@ struct Sequence {
   // DraftState::run after that.
   [[nodiscard]] int64_t run_after(int64_t most) const {
     const int64_t count = unread(most);
-    return count + (computed - count == draft.until ? draft.run : 0);
+    const int64_t gap = computed - count - draft.until;
+    return count + (gap <= 1 ? draft.run : 0);
   }
   [[nodiscard]] std::span<const int32_t> written() const {
     return std::span(ids).first(static_cast<size_t>(computed));

@@ -101,8 +101,8 @@ SpeculationPolicy::SpeculationPolicy(int64_t max_steps, const MeasuredCosts& mea
 }
 
 void SpeculationPolicy::give_first_credit(double plain_seconds) {
-  has_first_credit_ = true;
-  credit_ = kFirstCredit * plain_seconds;
+  first_credit_ = kFirstCredit * plain_seconds;
+  credit_ += first_credit_;
 }
 
 double SpeculationPolicy::acceptance(int64_t depth) const {
@@ -191,35 +191,34 @@ int64_t SpeculationPolicy::look_deeper(const SpeculationLoad& load, int64_t step
   return steps + 1;
 }
 
-// One guess for each, deeper ones are hardly ever right, until they see. Where nothing pays that is
-// a look: it leaves time for a sequence to come that need not be blind, and is paid for as a whole.
-int64_t SpeculationPolicy::choose_blind(const SpeculationLoad& load, bool goes_on) {
-  if (blind_steps_ == kSight) {
-    // They do not come to see: answers are too short, or interrupted too often.
-    blind_steps_ = 0;
-    blind_ = {std::clamp(2 * blind_.wait, kFirstWait, kLongestWait), 0};
-  }
+// One guess for each, deeper ones are hardly ever right, until they see. Cut short it would have
+// been for nothing: it begins with credit for all of it, or with half of what there was at first,
+// as some of the guesses will be right. Where nothing pays it is a look, which leaves time for a
+// sequence to come that need not be blind, and is paid for as a whole.
+int64_t SpeculationPolicy::choose_blind(const SpeculationLoad& load) {
   if (blind_.since < blind_.wait) return 0;
   const bool pays = best(load) > 0;
   if (!pays && (looks_.since < 2 * looks_.wait || !pays_at(load, 1))) return 0;
-  if (risk(load, 1) * (pays || goes_on ? 1 : kSight) > credit_) return 0;
+  const double one = risk(load, 1);
+  const double all = one * kSight;
+  const double begin = pays ? std::min(all, std::max(one, first_credit_ / 2)) : all;
+  if ((blind_goes_on_ ? one : begin) > credit_) return 0;
   looking_ = !pays;
-  ++blind_steps_;
   return 1;
 }
 
 int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   LS_CHECK(load.sequences >= 1 && load.blind <= load.sequences);
-  const bool goes_on = looking_;
   looking_ = false;
   const auto plain = cost(load, 0);
-  if (max_steps_ == 0 || !plain || since_plain_ >= kRefreshPlain) return 0;
+  if (max_steps_ == 0 || !plain) return 0;
+  if (since_plain_ >= kRefreshPlain) return 0;
   if (!forward_.knows(load.prefill_rows + load.sequences)) return 0;
   // The very first drafts tell what drafts cost, the second without what comes once. What is read
   // beside would seem part of it: a step without is waited for.
   if (first_drafts_ > 0)
     return plain_steps_ >= (load.backlog == 0 ? kFirstPlain : 8 * kFirstPlain) ? 1 : 0;
-  if (load.blind == load.sequences) return choose_blind(load, goes_on);
+  if (load.blind == load.sequences) return choose_blind(load);
   int64_t steps = best(load);
   if (steps > 0) {
     steps = look_deeper(load, steps);
@@ -287,14 +286,28 @@ void SpeculationPolicy::learn_acceptance(const SpeculationStep& step) {
   blind_steps_ = 0;
   blind_ = {};
   if (!looking_) return;
-  // A look that was right, and one that leaves hope, is soon followed by another.
-  const bool soon = 2 * step.accepted[0] > step.drafted[0] || may_pay(step.load);
-  looks_ = {soon ? kFirstWait : std::min(2 * looks_.wait, kLongestWait), 0};
+  // A look that was right, and one that leaves hope, is soon followed by another; at once where
+  // sight was paid for, which a step without guesses would lose.
+  const bool right = 2 * step.accepted[0] > step.drafted[0];
+  const bool soon = right || may_pay(step.load);
+  looks_ = {soon ? kFirstWait : std::min(2 * looks_.wait, kLongestWait),
+            right && sight_was_paid_ ? 2 * kFirstWait : 0};
+}
+
+void SpeculationPolicy::count_blind(const SpeculationStep& step) {
+  if (step.steps == 0) sight_was_paid_ = false;
+  blind_goes_on_ = step.steps > 0 && step.load.blind == step.load.sequences;
+  if (!blind_goes_on_) return;
+  sight_was_paid_ = true;
+  if (++blind_steps_ < kSight) return;
+  // They do not come to see: answers are too short, or interrupted too often.
+  blind_steps_ = 0;
+  blind_ = {std::clamp(2 * blind_.wait, kFirstWait, kLongestWait), 0};
 }
 
 void SpeculationPolicy::record(const SpeculationStep& step) {
   if (max_steps_ == 0) return;
-  if (!has_first_credit_ && step.steps == 0 && step.load.prefill_rows == 0)
+  if (first_credit_ == 0 && step.steps == 0 && step.load.prefill_rows == 0)
     give_first_credit(step.forward_seconds);
   forward_.record(step.rows, step.forward_seconds);
   ++looks_.since;
@@ -307,6 +320,7 @@ void SpeculationPolicy::record(const SpeculationStep& step) {
     ++plain_steps_;
     since_plain_ = 0;
   }
+  count_blind(step);
   learn_acceptance(step);
   settle(step);
 }

@@ -12,10 +12,11 @@
 // All of it is paid out of a ledger, which begins with two plain steps: what a step takes longer
 // than plain decoding of its tokens is charged at once, readings included; gains are credited up to
 // some steps, and so is kAllowance of all time. A step with drafts is made only where the ledger
-// holds what it costs if every draft is wrong, but for the first two, which tell that. So over the
-// engine's life drafting loses at most kAllowance of the time and those two steps, whatever the
-// drafts are worth. What does not seem to pay is looked at again, at intervals that double while
-// the looks fail.
+// holds what it costs if every draft is wrong, but for the first two, which tell that, and the
+// first reading, whose price nobody knows. So over the engine's life drafting loses at most
+// kAllowance of the time, two plain steps and these, whatever the drafts are
+// worth. What does not seem to pay is looked at again, at intervals that double while the looks
+// fail.
 //
 // A draft that has read hardly anything is right too seldom to judge all by: such a sequence is
 // blind. It drafts with the others, reads its rows as it goes and soon is not; until then its
@@ -134,10 +135,11 @@ class SpeculationPolicy {
   [[nodiscard]] bool pays_at(const SpeculationLoad& load, double acceptance) const;
   [[nodiscard]] bool may_pay(const SpeculationLoad& load) const;
   int64_t look_deeper(const SpeculationLoad& load, int64_t steps);
-  // Where all are blind; goes_on: the last step was a look.
-  int64_t choose_blind(const SpeculationLoad& load, bool goes_on);
   void give_first_credit(double plain_seconds);
+  // Where all are blind.
+  int64_t choose_blind(const SpeculationLoad& load);
   void learn_draft(const SpeculationStep& step);
+  void count_blind(const SpeculationStep& step);
   void learn_acceptance(const SpeculationStep& step);
   void settle(const SpeculationStep& step);
 
@@ -156,19 +158,21 @@ class SpeculationPolicy {
   std::vector<RowCosts> draft_;  // [max_steps] of a draft of depth + 1, by sequences
   RowCosts reading_;             // of the backlog, by its rows
   ExpertGrowth growth_;
-  bool has_first_credit_ = false;
-  int64_t first_drafts_ = 0;  // that are to come
-  double stay_ = 0;           // tokens of a sequence
-  int64_t ended_ = 0;         // sequences, as far as stay_ remembers
-  double credit_ = 0;         // seconds
-  int64_t plain_steps_ = 0;   // ever
-  int64_t since_plain_ = 0;   // steps since the last one without drafts
-  bool looking_ = false;      // the step that was chosen last is a look at drafting at all
-  Looks looks_;               // at drafting at all
-  Looks deeper_;              // a step deeper than the best
-  int64_t deeper_than_ = 0;   // the best that deeper_ is about
-  Looks blind_;               // drafts where all are blind
-  int64_t blind_steps_ = 0;   // such, since a guess taught something
+  double first_credit_ = 0;      // seconds; 0: not given yet
+  int64_t first_drafts_ = 0;     // that are to come
+  double stay_ = 0;              // tokens of a sequence
+  int64_t ended_ = 0;            // sequences, as far as stay_ remembers
+  double credit_ = 0;            // seconds
+  int64_t plain_steps_ = 0;      // ever
+  int64_t since_plain_ = 0;      // steps since the last one without drafts
+  bool looking_ = false;         // the step that was chosen last is a look at drafting at all
+  Looks looks_;                  // at drafting at all
+  Looks deeper_;                 // a step deeper than the best
+  int64_t deeper_than_ = 0;      // the best that deeper_ is about
+  Looks blind_;                  // drafts where all are blind
+  bool blind_goes_on_ = false;   // the last step had such
+  bool sight_was_paid_ = false;  // by such, and no step without guesses has come since
+  int64_t blind_steps_ = 0;      // that had, since a guess taught something
 };
 
 }  // namespace longshore::engine

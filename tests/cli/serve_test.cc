@@ -42,6 +42,8 @@ TEST(Serve, TakesTheFlagsOfOtherServersScripts) {
                                        "4",
                                        "--max-queued-requests",
                                        "8",
+                                       "--prefill-pause-share",
+                                       "0.5",
                                        "--chunked-prefill-size",
                                        "64",
                                        "--api-key",

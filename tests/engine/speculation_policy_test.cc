@@ -238,27 +238,50 @@ TEST(SpeculationPolicy, NeverLosesMoreThanAHundredAndAHalfInAnyWorld) {
   }
 }
 
-// As in a batch of one whose answer began before: it sees after kSight rows without a gap.
+// As in a batch of one whose answer began before: it sees after kSight rows without a gap. All of
+// it is paid for before it begins, not before each of its steps; and as what was known says that
+// nothing pays, looks go on while they are right.
 TEST(SpeculationPolicy, ALookOfTheBlindGoesOnUntilTheySee) {
   std::mt19937 random(10);
-  const World good{0.95, 0.05, 0.1, 1, 0};
+  const World good{0.95, 0.05, 0.45, 1, 0};
   SpeculationPolicy policy(3);
-  run(policy, {0, 0.05, 0.1, 1, 0}, 600, random);
+  run(policy, {0, 0.05, 0.45, 1, 0}, 300, random);
   ASSERT_EQ(policy.acceptance(0), 0);
+  const double price = static_cast<double>(SpeculationPolicy::kSight) * (0.05 + 0.45);
   Reading drafts;
   int64_t drafted = 0;
-  for (int i = 0; i < 3000; ++i) {
+  int64_t refused = 0;
+  double least = price;
+  for (int i = 0; i < 4000; ++i) {
+    const double credit = policy.credit();
     const SpeculationLoad load{1, 0, 0, drafts.blind() ? 1 : 0};
     const int64_t steps = policy.choose(load);
+    if (policy.acceptance(0) == 0 && credit < price - 0.01 && drafts.run == 0) {
+      EXPECT_EQ(steps, 0) << "what cannot be paid for as a whole is not begun";
+      ++refused;
+    }
+    if (policy.acceptance(0) == 0 && steps > 0) least = std::min(least, credit);
     SpeculationStep step = guess(good, load, steps, random);
-    step.forward_seconds = cost_of(good, steps) - 0.1 * static_cast<double>(steps);
-    step.draft_seconds = 0.1 * static_cast<double>(steps);
+    step.forward_seconds = cost_of(good, steps) - 0.45 * static_cast<double>(steps);
+    step.draft_seconds = 0.45 * static_cast<double>(steps);
     policy.record(step);
     drafts.advance(steps, step.tokens);
-    if (i >= 2000 && steps > 0) ++drafted;
+    if (i >= 3000 && steps > 0) ++drafted;
   }
+  EXPECT_GT(refused, 50);
+  EXPECT_LT(least, price) << "a step of a look that has begun";
   EXPECT_GE(policy.acceptance(0), 0.9);
   EXPECT_GE(drafted, 950);
+}
+
+// Guesses that begin in the middle of an answer must not spend what the next prompt is read with.
+TEST(SpeculationPolicy, DraftsThatCostMuchComeToPayAllTheSame) {
+  std::mt19937 random(12);
+  for (int life = 0; life < 12; ++life) {
+    for (const Start& start : {Start{true, false}, Start{true, true}})
+      EXPECT_LE(lost({0.97, 0.05, 0.5, 1, 0.1}, start, 60, 0.7, 3000, random), -0.15)
+          << life << ", measured " << start.measured;
+  }
 }
 
 // Answers that are too short for that, one after another.
@@ -284,6 +307,7 @@ TEST(SpeculationPolicy, TheBlindWhoNeverSeeDraftSeldom) {
 
 TEST(SpeculationPolicy, GuessesOfTheBlindAreChargedAndTeachNothing) {
   SpeculationPolicy policy = policy_of({.row_seconds = 0.05, .draft_seconds = 0.1}, {true, true});
+  ASSERT_GT(policy.choose({1, 0, 0, 1}), 0);
   const double before = policy.credit();
   const double acceptance = policy.acceptance(0);
   for (int i = 0; i < 5; ++i) {
@@ -361,8 +385,8 @@ TEST(SpeculationPolicy, WhatWasMeasuredAtTheStartNeedsNoTrial) {
   for (size_t depth = 0; depth < 3; ++depth)
     measured.draft[depth].record(1, 0.1 * static_cast<double>(depth + 1));
   SpeculationPolicy policy(3, measured);
-  EXPECT_DOUBLE_EQ(policy.credit(), 2);
   EXPECT_EQ(policy.choose({1, 0, 64}), 3);
+  EXPECT_DOUBLE_EQ(policy.credit(), 2);
 }
 
 // Everything is charged against plain decoding's seconds, which drafting keeps from being measured.

@@ -164,7 +164,9 @@ TEST(Speculation, GuessesTeachOnceTheDraftHasReadEnough) {
       EXPECT_EQ(engine->policy().acceptance(0), prior);
       read += tokens() - before;
     }
-    EXPECT_GT(engine->counters().drafted[0], left == 0 ? -1 : 2);
+    if (left > 0) {
+      EXPECT_GT(engine->counters().drafted[0], 2);
+    }
     engine->step();
     EXPECT_NE(engine->policy().acceptance(0), prior) << left;
   }

@@ -95,14 +95,15 @@ class Pausing : public OnADevice {
     load_options.beside_share = share;
     OnADevice::SetUp();
     Client streaming(port());
-    streaming.send(chat_request(60, true));
+    streaming.send(chat_request(400, true));
     EXPECT_TRUE(streaming.wait_for("data: "));
     std::string prompt;
     for (int i = 0; i < 15; ++i) prompt += " 7 plus " + std::to_string(i);
     const Json body = {{"prompt", prompt}, {"max_tokens", 2}, {"ignore_eos", true}};
     const Reply completed = ask(post("/v1/completions", body.dump()));
     EXPECT_EQ(completed.status, 200) << completed.body;
-    EXPECT_TRUE(streaming.reply().complete);
+    EXPECT_GE(server->counters().running, 1) << "the stream was there all the time";
+    streaming.close();
     EXPECT_TRUE(eventually([&] { return idle(); }));
     const std::string name = "longshore:prefill_pass_layers_total{model_name=\"glm-nano\"} ";
     const std::string metrics = ask(get("/metrics")).body;
