@@ -210,9 +210,7 @@ int64_t SpeculationPolicy::choose_blind(const SpeculationLoad& load) {
 int64_t SpeculationPolicy::choose(const SpeculationLoad& load) {
   LS_CHECK(load.sequences >= 1 && load.blind <= load.sequences);
   looking_ = false;
-  const auto plain = cost(load, 0);
-  if (max_steps_ == 0 || !plain) return 0;
-  if (since_plain_ >= kRefreshPlain) return 0;
+  if (max_steps_ == 0 || !cost(load, 0) || since_plain_ >= kRefreshPlain) return 0;
   if (!forward_.knows(load.prefill_rows + load.sequences)) return 0;
   // The very first drafts tell what drafts cost, the second without what comes once. What is read
   // beside would seem part of it: a step without is waited for.
