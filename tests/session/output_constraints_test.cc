@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "session/chat_request.h"
 #include "session/completion.h"
-#include "tests/paths.h"
+#include "tests/session/nano.h"
 #include "text/grammar/gbnf.h"
 
 namespace longshore::session {
@@ -21,14 +21,8 @@ using Calls = text::OutputFormat::Calls;
 LoadedModel& nano() {
   static const std::unique_ptr<LoadedModel> loaded = [] {
     LoadOptions options;
-    options.model = longshore::source_dir() + "/models/glm-nano";
-    options.threads = 2;
     options.context_length = 1024;
-    const CancelToken cancel;
-    auto made = LoadedModel::load(
-        options, [](int64_t, int64_t) {}, cancel);
-    LS_CHECK_MSG(made.has_value(), "{}", made.error().message);
-    return std::move(*made);
+    return load_nano(std::move(options));
   }();
   return *loaded;
 }

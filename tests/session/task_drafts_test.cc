@@ -7,6 +7,7 @@
 
 #include "session/loaded_model.h"
 #include "tests/paths.h"
+#include "tests/session/nano.h"
 #include "text/json_depth.h"
 
 namespace longshore::session {
@@ -22,17 +23,11 @@ constexpr int64_t kDeepest = 3;
 LoadedModel& nano() {
   static const std::unique_ptr<LoadedModel> loaded = [] {
     LoadOptions options;
-    options.model = longshore::source_dir() + "/models/glm-nano";
-    options.threads = 2;
     options.cpu_isa = "generic";  // the same guesses on every machine
     options.context_length = 2048;
     options.max_running = 4;
     options.speculative_steps = kDeepest;
-    const CancelToken cancel;
-    auto made = LoadedModel::load(
-        options, [](int64_t, int64_t) {}, cancel);
-    LS_CHECK_MSG(made.has_value(), "{}", made.error().message);
-    return std::move(*made);
+    return load_nano(std::move(options));
   }();
   return *loaded;
 }
