@@ -140,6 +140,27 @@ TEST(Lint, FilesWithKernelsHaveThemLoadedAtStart) {
   EXPECT_GT(seen, 20U);
 }
 
+// src/kernels/cuda/common/launch.cuh says why: one that ends without having waited lets later ones
+// run before what they read is there.
+TEST(Lint, KernelsBeginByAwaitingEarlierOnes) {
+  size_t seen = 0;
+  for (const SourceFile& file : sources()) {
+    if (file.room != "kernels" || file.path.find(".cu") == std::string::npos) continue;
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      EXPECT_EQ(file.lines[i].find("<<<"), std::string::npos)
+          << file.path << ":" << i + 1 << " is a launch that launch_kernel() does not know of";
+      if (file.lines[i].find("__global__") == std::string::npos) continue;
+      while (i < file.lines.size() && !file.lines[i].ends_with("{")) ++i;
+      ASSERT_LT(i + 1, file.lines.size()) << file.path;
+      const std::string& first = file.lines[i + 1];
+      EXPECT_TRUE(first == "  begin_kernel();" || first == "  begin_early_kernel();")
+          << file.path << ":" << i + 2 << ": " << first;
+      ++seen;
+    }
+  }
+  EXPECT_GT(seen, 40U);
+}
+
 TEST(Lint, FilesStayShort) {
   for (const SourceFile& file : sources()) {
     const size_t limit = file.room == "kernels" ? 1000 : 600;

@@ -20,7 +20,7 @@ __device__ __forceinline__ float warp_max(float value) {
 
 __device__ __forceinline__ int32_t page_of(const BatchView& batch, int64_t sequence,
                                            int32_t position) {
-  return __ldg(batch.page_table + sequence * batch.page_table_width + position / kPageTokens);
+  return batch.page_table[sequence * batch.page_table_width + position / kPageTokens];
 }
 
 // A token of the latent cache.

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
 
@@ -10,6 +11,7 @@ constexpr int kThreads = 256;
 
 // Grid: rows.
 __global__ void pack_rows(ConstMatrixView x, __nv_bfloat16* to, int64_t stride) {
+  begin_kernel();
   const int64_t r = blockIdx.x;
   const std::byte* row = x.data + r * x.stride * dtype_size(x.dtype);
   for (int64_t i = threadIdx.x; i < x.cols; i += kThreads) {
@@ -20,6 +22,7 @@ __global__ void pack_rows(ConstMatrixView x, __nv_bfloat16* to, int64_t stride) 
 // Grid: rows.
 __global__ void __launch_bounds__(kThreads)
     pack_rows_for_tiles(ConstMatrixView x, __half* to, float* factor) {
+  begin_kernel();
   __shared__ float parts[kThreads / kWarp];
   const int64_t r = blockIdx.x;
   const std::byte* row = x.data + r * x.stride * dtype_size(x.dtype);
@@ -50,6 +53,7 @@ __global__ void __launch_bounds__(kThreads)
 // Grid: rows.
 __global__ void __launch_bounds__(kThreads)
     fit_rows(__nv_bfloat162* x, float* largest, int64_t pairs) {
+  begin_kernel();
   const int64_t r = blockIdx.x;
   const float most = largest[r];
   const int exponent = fit_exponent(most);
@@ -79,8 +83,8 @@ ConstMatrixView packed(Context& context, const ConstMatrixView& x) {
   if (x.dtype == DType::kBF16 && x.stride % 8 == 0 && aligned(x.data, 16)) return x;
   const int64_t stride = packed_stride(x.cols);
   auto* to = context.scratch<__nv_bfloat16>(x.rows * stride);
-  pack_rows<<<static_cast<unsigned>(x.rows), kThreads, 0, context.stream()>>>(x, to, stride);
-  context.launched("packing activations");
+  launch_kernel(context, "packing activations", pack_rows,
+                {static_cast<unsigned>(x.rows), kThreads}, x, to, stride);
   return {reinterpret_cast<const std::byte*>(to), DType::kBF16, x.rows, x.cols, stride};
 }
 
@@ -88,17 +92,15 @@ TileTokens packed_for_tiles(Context& context, const ConstMatrixView& x) {
   LS_CHECK_MSG(x.cols % 64 == 0, "{} columns", x.cols);
   auto* to = context.scratch<__half>(x.rows * x.cols);
   auto* factor = context.scratch<float>(x.rows);
-  pack_rows_for_tiles<<<static_cast<unsigned>(x.rows), kThreads, 0, context.stream()>>>(x, to,
-                                                                                        factor);
-  context.launched("packing activations");
+  launch_kernel(context, "packing activations", pack_rows_for_tiles,
+                {static_cast<unsigned>(x.rows), kThreads}, x, to, factor);
   return {to, factor};
 }
 
 void fit_for_tiles(Context& context, void* x, float* largest, int64_t rows, int64_t cols) {
   LS_CHECK_MSG(cols % 64 == 0, "{} columns", cols);
-  fit_rows<<<static_cast<unsigned>(rows), kThreads, 0, context.stream()>>>(
-      static_cast<__nv_bfloat162*>(x), largest, cols / 2);
-  context.launched("packing activations");
+  launch_kernel(context, "packing activations", fit_rows, {static_cast<unsigned>(rows), kThreads},
+                static_cast<__nv_bfloat162*>(x), largest, cols / 2);
 }
 
 }  // namespace longshore::kernels::cuda

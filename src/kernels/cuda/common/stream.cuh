@@ -2,6 +2,7 @@
 // up to 32 tokens wait in the first cache. A warp sums 16 rows over its share of the columns.
 #pragma once
 
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/mma.cuh"
 
 namespace longshore::kernels::cuda {
@@ -20,8 +21,9 @@ struct StreamRows {
 };
 
 // sums [tiles, 16 rows, 8 tokens] += weight tokens^T over blocks part, part + parts, .. of
-// `blocks`. x[tile]: the columns of token 8 * tile + g, or null: zeros.
-template <typename Weight, int kTiles, int kParts, int kAhead = 2>
+// `blocks`. x[tile]: the columns of token 8 * tile + g, or null: zeros. kWeightsFirst: earlier
+// kernels, of which the tokens come, are awaited here, behind the first loads of weights.
+template <typename Weight, int kTiles, int kParts, int kAhead = 2, bool kWeightsFirst = false>
 __device__ __forceinline__ void stream_product(const StreamRows& rows, int blocks, int part,
                                                const __nv_bfloat16* const (&x)[kTiles],
                                                float (&sums)[kTiles][4]) {
@@ -29,6 +31,7 @@ __device__ __forceinline__ void stream_product(const StreamRows& rows, int block
   constexpr int kInputs = Weight::kColumns / 8;
   const int lane_byte = threadIdx.x % 4 * 16;
   const int lane_column = threadIdx.x % 4 * Weight::kColumns;
+  if (kWeightsFirst && part >= blocks) await_earlier_kernels();
   for (int first = part; first < blocks; first += kAhead * kParts) {
     uint4 low[kAhead][kChunks];
     uint4 high[kAhead][kChunks];
@@ -43,6 +46,7 @@ __device__ __forceinline__ void stream_product(const StreamRows& rows, int block
         high[a][c] = load_streamed(rows.high + at);
       }
     }
+    if (kWeightsFirst && first == part) await_earlier_kernels();
 #pragma unroll
     for (int a = 0; a < kAhead; ++a) {
       const int block = first + a * kParts;
@@ -57,9 +61,8 @@ __device__ __forceinline__ void stream_product(const StreamRows& rows, int block
         for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
           for (int i = 0; i < kInputs; ++i) {
-            inputs[tile][i] = x[tile] == nullptr
-                                  ? uint4{}
-                                  : __ldg(reinterpret_cast<const uint4*>(x[tile] + column) + i);
+            inputs[tile][i] =
+                x[tile] == nullptr ? uint4{} : reinterpret_cast<const uint4*>(x[tile] + column)[i];
           }
         }
 #pragma unroll

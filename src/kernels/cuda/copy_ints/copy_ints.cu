@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace longshore::kernels::cuda {
@@ -18,6 +19,7 @@ struct Values {
 
 template <int kMost>
 __global__ void store_values(const __grid_constant__ Values<kMost> values, int count, int32_t* to) {
+  begin_kernel();
   const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (i < count) to[i] = values.value[i];
 }
@@ -26,9 +28,8 @@ template <int kMost>
 void launch(Context& context, const int32_t* host, int count, int32_t* to) {
   Values<kMost> values;
   std::copy_n(host, count, values.value);
-  store_values<kMost>
-      <<<(count + kThreads - 1) / kThreads, kThreads, 0, context.stream()>>>(values, count, to);
-  context.launched("copy_ints");
+  launch_kernel(context, "copy_ints", store_values<kMost>,
+                {(count + kThreads - 1) / kThreads, kThreads}, values, count, to);
 }
 
 // A launch takes 32,764 bytes of parameters (compute capability 7.0, driver 530); two of ours are a

@@ -4,6 +4,7 @@
 // the result is the same in every run.
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/draw/draw.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -13,6 +14,7 @@ namespace {
 
 // parts [rows, gridDim.x]. Grid: (pieces, rows).
 __global__ void __launch_bounds__(kThreads) search(HighestSearch s) {
+  begin_kernel();
   __shared__ Place warps[kThreads / kWarp];
   const float* logits = row_of(s.p, blockIdx.y);
   Place best = 0;
@@ -30,6 +32,7 @@ __global__ void __launch_bounds__(kThreads) search(HighestSearch s) {
 
 // A warp per row. rows: nullptr where greedy.
 __global__ void __launch_bounds__(kWarp) finish(HighestSearch s, int pieces, Row* rows) {
+  begin_kernel();
   Place best = 0;
   for (int i = threadIdx.x; i < pieces; i += kWarp)
     best = max(best, s.parts[int64_t{blockIdx.x} * pieces + i]);
@@ -58,6 +61,7 @@ __device__ bool last_of_row(Row& row) {
 
 // The masses of all, and of those with at least min_p. Grid: (pieces, rows).
 __global__ void __launch_bounds__(kThreads) add_masses(DrawParams p, Row* rows) {
+  begin_kernel();
   Row& row = rows[blockIdx.y];
   if (!row.draws) return;
   const DrawRule rule = p.rules[blockIdx.y];
@@ -160,6 +164,7 @@ __device__ void conclude(Stage stage, const DrawRule& rule, Row& row) {
 template <int kLevel>
 __global__ void __launch_bounds__(kThreads)
     search_digit(DrawParams p, Stage stage, Row* rows, Histogram* histograms) {
+  begin_kernel();
   constexpr int kBins = 1 << kBits<kLevel>;
   // A mass in parts, so that 32-bit sums of a block's logits cannot overflow.
   __shared__ uint32_t parts[kMassParts][kBins];
@@ -208,6 +213,7 @@ __global__ void __launch_bounds__(kThreads)
 // warp per stretch of ids.
 constexpr int kFindThreads = 1024;
 __global__ void __launch_bounds__(kFindThreads) find_id(DrawParams p, const Row* rows) {
+  begin_kernel();
   constexpr int kWarps = kFindThreads / kWarp;
   __shared__ int counts[kWarps];
   const Row& row = rows[blockIdx.x];
@@ -263,21 +269,19 @@ void draw(Context& context, const DrawParams& p) {
   const auto rows = static_cast<unsigned>(p.logits.rows);
   const dim3 grid(static_cast<unsigned>(pieces), rows);
   const HighestSearch highest{p, context.scratch<Place>(p.logits.rows * pieces)};
-  search<<<grid, kThreads, 0, stream>>>(highest);
+  launch_kernel(context, "draw", search, {grid, kThreads}, highest);
   Row* states = p.greedy ? nullptr : context.scratch<Row>(p.logits.rows);
-  finish<<<rows, kWarp, 0, stream>>>(highest, static_cast<int>(pieces), states);
-  context.launched("draw");
+  launch_kernel(context, "draw", finish, {rows, kWarp}, highest, static_cast<int>(pieces), states);
   if (p.greedy) return;
   auto* histograms = context.scratch<Histogram>(p.logits.rows);
   context.check(cudaMemsetAsync(histograms, 0, rows * sizeof(Histogram), stream), "draw");
-  add_masses<<<grid, kThreads, 0, stream>>>(p, states);
+  launch_kernel(context, "draw", add_masses, {grid, kThreads}, p, states);
   for (const Stage stage : {Stage::kTopK, Stage::kTopP, Stage::kDraw}) {
-    search_digit<0><<<grid, kThreads, 0, stream>>>(p, stage, states, histograms);
-    search_digit<1><<<grid, kThreads, 0, stream>>>(p, stage, states, histograms);
-    search_digit<2><<<grid, kThreads, 0, stream>>>(p, stage, states, histograms);
+    launch_kernel(context, "draw", search_digit<0>, {grid, kThreads}, p, stage, states, histograms);
+    launch_kernel(context, "draw", search_digit<1>, {grid, kThreads}, p, stage, states, histograms);
+    launch_kernel(context, "draw", search_digit<2>, {grid, kThreads}, p, stage, states, histograms);
   }
-  find_id<<<rows, kFindThreads, 0, stream>>>(p, states);
-  context.launched("draw");
+  launch_kernel(context, "draw", find_id, {rows, kFindThreads}, p, states);
 }
 
 }  // namespace longshore::kernels::cuda

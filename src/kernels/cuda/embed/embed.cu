@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -10,6 +11,7 @@ constexpr int kThreads = 256;
 
 // Grid: tokens.
 __global__ void embed_rows(EmbedParams p) {
+  begin_kernel();
   const int64_t t = blockIdx.x;
   auto* y = reinterpret_cast<float*>(p.y.data) + t * p.y.stride;
   const int32_t id = p.ids[t];
@@ -24,8 +26,7 @@ LS_LOAD_AT_START(embed_rows);
 void embed(Context& context, const EmbedParams& p) {
   validate(p, Contents::kOnDevice);
   if (p.y.rows == 0) return;
-  embed_rows<<<static_cast<unsigned>(p.y.rows), kThreads, 0, context.stream()>>>(p);
-  context.launched("embed");
+  launch_kernel(context, "embed", embed_rows, {static_cast<unsigned>(p.y.rows), kThreads}, p);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -2,6 +2,7 @@
 // kernel that needs what is waited for: behind a wait of the stream its launch would still be to
 // come. No block waits for another block, so nothing is kept from running.
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/validate.h"
 
@@ -28,6 +29,7 @@ __device__ void copy_part(const T* from, int64_t count, T* to) {
 
 // The block that comes last says that all of it is there.
 __global__ void publish(PublishRoutesParams p, int64_t x_words, unsigned* counter) {
+  begin_kernel();
   copy_part(p.ids, p.count, p.to_ids);
   if (p.weights != nullptr) {
     copy_part(p.weights, p.count, p.to_weights);
@@ -47,6 +49,7 @@ __global__ void publish(PublishRoutesParams p, int64_t x_words, unsigned* counte
 
 // One block. A decision is a word by itself: who sees it needs nothing else of the host.
 __global__ void take(TakeRoutesParams p) {
+  begin_kernel();
   for (int64_t i = threadIdx.x; i < p.count; i += kThreads) {
     uint64_t word = 0;
     uint64_t tag = 0;
@@ -71,6 +74,7 @@ __global__ void take(TakeRoutesParams p) {
 
 // Grid: y.rows in y.
 __global__ void accumulate(AddParams p, const int32_t* word) {
+  begin_kernel();
   __shared__ int32_t said;
   if (threadIdx.x == 0) said = poll(word);
   __syncthreads();
@@ -104,15 +108,13 @@ void publish_routes(Context& context, const PublishRoutesParams& p, unsigned* co
   }
   // A block writes 4 KB at a time: few of them fill the wire, and one for one token needs no other.
   const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(x_words / (4 * kThreads), 1, 32));
-  publish<<<blocks, kThreads, 0, context.stream()>>>(p, x_words, counter);
-  context.launched("publish_routes");
+  launch_kernel(context, "publish_routes", publish, {blocks, kThreads}, p, x_words, counter);
 }
 
 void take_routes(Context& context, const TakeRoutesParams& p) {
   LS_CHECK(p.decisions != nullptr && p.count >= 1 && p.tag >= 1 && p.tag < RouteDecision::kAny);
   LS_CHECK(p.table != nullptr && p.to_now != nullptr && p.to_later != nullptr);
-  take<<<1, kThreads, 0, context.stream()>>>(p);
-  context.launched("take_routes");
+  launch_kernel(context, "take_routes", take, {1, kThreads}, p);
 }
 
 void add_when(Context& context, const AddParams& p, const int32_t* word) {
@@ -121,8 +123,7 @@ void add_when(Context& context, const AddParams& p, const int32_t* word) {
   LS_CHECK_MSG(p.y.rows <= 65535, "{} rows", p.y.rows);
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(ceil_div(p.y.cols, kThreads), 32)),
                   static_cast<unsigned>(p.y.rows));
-  accumulate<<<grid, kThreads, 0, context.stream()>>>(p, word);
-  context.launched("add_when");
+  launch_kernel(context, "add_when", accumulate, {grid, kThreads}, p, word);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/experts/generic.h"
 
 namespace longshore::kernels::cuda {
@@ -11,6 +12,7 @@ constexpr int64_t kMostRows = 65535;  // of a grid's second dimension
 // hidden [routes, intermediate] bf16. A warp per route and column. Grid: (columns / kWarps,
 // routes).
 __global__ void gate_up(ExpertsParams p, __nv_bfloat16* hidden) {
+  begin_kernel();
   const int64_t route = blockIdx.y;
   const int64_t o = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int32_t id = p.ids[route];
@@ -31,6 +33,7 @@ __global__ void gate_up(ExpertsParams p, __nv_bfloat16* hidden) {
 
 // A warp per token and column of y. Grid: (columns / kWarps, tokens).
 __global__ void down(ExpertsParams p, const __nv_bfloat16* hidden) {
+  begin_kernel();
   const int64_t t = blockIdx.y;
   const int64_t o = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (o >= p.x.cols) return;
@@ -59,12 +62,16 @@ void generic_experts(Context& context, const ExpertsParams& p) {
   auto* hidden = context.scratch<__nv_bfloat16>(p.x.rows * p.top_k * p.shape.gate.out);
   const int64_t routes = p.x.rows * p.top_k;
   LS_CHECK(routes <= kMostRows);  // experts() splits
-  gate_up<<<dim3(static_cast<unsigned>(ceil_div(p.shape.gate.out, kWarps)),
-                 static_cast<unsigned>(routes)),
-            kWarps * kWarp, 0, context.stream()>>>(p, hidden);
-  down<<<dim3(static_cast<unsigned>(ceil_div(p.x.cols, kWarps)), static_cast<unsigned>(p.x.rows)),
-         kWarps * kWarp, 0, context.stream()>>>(p, hidden);
-  context.launched("experts");
+  launch_kernel(context, "experts", gate_up,
+                {dim3(static_cast<unsigned>(ceil_div(p.shape.gate.out, kWarps)),
+                      static_cast<unsigned>(routes)),
+                 kWarps * kWarp},
+                p, hidden);
+  launch_kernel(
+      context, "experts", down,
+      {dim3(static_cast<unsigned>(ceil_div(p.x.cols, kWarps)), static_cast<unsigned>(p.x.rows)),
+       kWarps * kWarp},
+      p, hidden);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/experts/sort.h"
 
 namespace longshore::kernels::cuda {
@@ -24,6 +25,7 @@ __device__ int below(int value, int* total) {
 // within an expert are in no order: results do not depend on it.
 __global__ void __launch_bounds__(kThreads)
     sort(const int32_t* ids, int routes, int experts, int tile, SortedRoutes out) {
+  begin_kernel();
   extern __shared__ int next[];
   __shared__ int warp_routes[kThreads / kWarp];
   __shared__ int warp_tiles[kThreads / kWarp];
@@ -79,7 +81,8 @@ constexpr int kSumThreads = 128;
 constexpr int kTogether = 8;  // routes whose rows are read at once
 
 // Grid: (columns / kSumThreads, tokens).
-__global__ void add(ExpertsParams p, const float* routed) {
+__global__ void add_routes(ExpertsParams p, const float* routed) {
+  begin_kernel();
   const int64_t t = blockIdx.y;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kSumThreads + threadIdx.x;
   if (i >= p.y.cols) return;
@@ -128,18 +131,17 @@ SortedRoutes sort_routes(Context& context, const ExpertsParams& p, int64_t tile)
   sorted.routes = context.scratch<int32_t>(routes);
   sorted.items = context.scratch<ExpertItem>(sorted.item_limit);
   sorted.item_count = context.scratch<int32_t>(1);
-  sort<<<1, kThreads, static_cast<size_t>(p.num_experts) * sizeof(int), context.stream()>>>(
-      p.ids, static_cast<int>(routes), static_cast<int>(p.num_experts), static_cast<int>(tile),
-      sorted);
-  context.launched("sorting routes");
+  launch_kernel(context, "sorting routes", sort,
+                {1, kThreads, static_cast<size_t>(p.num_experts) * sizeof(int)}, p.ids,
+                static_cast<int>(routes), static_cast<int>(p.num_experts), static_cast<int>(tile),
+                sorted);
   return sorted;
 }
 
 void add_routed(Context& context, const ExpertsParams& p, const float* routed) {
   const dim3 grid(static_cast<unsigned>(ceil_div(p.y.cols, kSumThreads)),
                   static_cast<unsigned>(p.x.rows));
-  add<<<grid, kSumThreads, 0, context.stream()>>>(p, routed);
-  context.launched("adding experts");
+  launch_kernel(context, "adding experts", add_routes, {grid, kSumThreads}, p, routed);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,4 +1,5 @@
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/stream.cuh"
 #include "kernels/cuda/experts/sort.h"
@@ -24,6 +25,7 @@ __device__ StreamRows stream_rows(const WeightView& w, int64_t row) {
 template <typename Weight, int kTiles>
 __global__ void __launch_bounds__(kWarps* kWarp)
     gate_up(ExpertsParams p, SortedRoutes sorted, __nv_bfloat16* hidden) {
+  begin_kernel();
   constexpr int kGroups = 2;
   constexpr int kParts = kWarps / kGroups;
   __shared__ StreamSums<kTiles, kGroups, kParts> shared;
@@ -47,6 +49,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   float sums[kTiles][4] = {};
   stream_product<Weight, kTiles, kParts>(rows, static_cast<int>(p.x.cols / kStreamColumns<Weight>),
                                          part, x, sums);
+  allow_next_kernel();
   shared.put(part, group, sums);
   __syncthreads();
   const int64_t width = p.shape.gate.out;
@@ -64,6 +67,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 template <typename Weight, int kTiles, int kGroups>
 __global__ void __launch_bounds__(kWarps* kWarp)
     down(ExpertsParams p, SortedRoutes sorted, const __nv_bfloat16* hidden, float* routed) {
+  begin_kernel();
   constexpr int kParts = kWarps / kGroups;
   __shared__ StreamSums<kTiles, kGroups, kParts> shared;
   if (static_cast<int>(blockIdx.y) >= *sorted.item_count) return;
@@ -84,6 +88,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   float sums[kTiles][4] = {};
   stream_product<Weight, kTiles, kParts>(rows, static_cast<int>(width / kStreamColumns<Weight>),
                                          part, x, sums);
+  allow_next_kernel();
   shared.put(part, group, sums);
   __syncthreads();
   for (int n = threadIdx.x; n < item.count * kGroups * kMmaRows; n += kWarps * kWarp) {
@@ -103,15 +108,17 @@ void launch(Context& context, const ExpertsParams& p) {
   auto* hidden = context.scratch<__nv_bfloat16>(routes * width);
   auto* routed = context.scratch<float>(routes * p.x.cols);
   const auto items = static_cast<unsigned>(sorted.item_limit);
-  gate_up<Weight, kTiles><<<dim3(static_cast<unsigned>(ceil_div(width, kMmaRows)), items),
-                            kWarps * kWarp, 0, context.stream()>>>(p, sorted, hidden);
+  launch_kernel(context, "experts", gate_up<Weight, kTiles>,
+                {dim3(static_cast<unsigned>(ceil_div(width, kMmaRows)), items), kWarps * kWarp}, p,
+                sorted, hidden);
   // Short rows are not worth sharing among warps.
   const bool shared_rows = width / kStreamColumns<Weight> >= kWarps;
   const int64_t groups = shared_rows ? 2 : kWarps;
   const auto kernel = shared_rows ? down<Weight, kTiles, 2> : down<Weight, kTiles, kWarps>;
-  kernel<<<dim3(static_cast<unsigned>(ceil_div(p.x.cols, groups * kMmaRows)), items),
-           kWarps * kWarp, 0, context.stream()>>>(p, sorted, hidden, routed);
-  context.launched("experts");
+  launch_kernel(
+      context, "experts", kernel,
+      {dim3(static_cast<unsigned>(ceil_div(p.x.cols, groups * kMmaRows)), items), kWarps * kWarp},
+      p, sorted, hidden, routed);
   add_routed(context, p, routed);
 }
 

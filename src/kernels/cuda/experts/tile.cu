@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/experts/sort.h"
@@ -151,6 +152,7 @@ __device__ __forceinline__ void down_item(const TileCall& call, const ExpertItem
 // A block: 128 rows of gate and of up for one item. Grid: (rows, items).
 template <int kTokens>
 __global__ void __launch_bounds__(kTileThreads, 1) gate_up(TileCall call) {
+  begin_kernel();
 #ifdef LS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   if (static_cast<int>(blockIdx.y) >= *call.sorted.item_count) return;
@@ -164,6 +166,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) gate_up(TileCall call) {
 // A block: down_runs times 256 rows of down for one item. Grid: (rows, items).
 template <int kTokens>
 __global__ void __launch_bounds__(kTileThreads, 1) down(TileCall call) {
+  begin_kernel();
 #ifdef LS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   if (static_cast<int>(blockIdx.y) >= *call.sorted.item_count) return;
@@ -206,12 +209,11 @@ void launch(Context& context, const ExpertsParams& p) {
   };
   context.check(cudaMemsetAsync(call.largest, 0, static_cast<size_t>(routes) * 4, context.stream()),
                 "experts");
-  gate_up<kTokens><<<blocks(width, kTileHalf), kTileThreads, kBytes, context.stream()>>>(call);
+  launch_kernel(context, "experts", gate_up<kTokens>,
+                {blocks(width, kTileHalf), kTileThreads, kBytes}, call);
   fit_for_tiles(context, call.hidden, call.largest, routes, width);
-  down<kTokens>
-      <<<blocks(p.x.cols, call.down_runs * kTileRows), kTileThreads, kBytes, context.stream()>>>(
-          call);
-  context.launched("experts");
+  launch_kernel(context, "experts", down<kTokens>,
+                {blocks(p.x.cols, call.down_runs * kTileRows), kTileThreads, kBytes}, call);
   add_routed(context, p, call.routed);
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/tile_fp8.cuh"
 #include "kernels/cuda/experts/sort.h"
 #include "kernels/cuda/experts/tile_fp8.h"
@@ -31,6 +32,7 @@ __device__ __forceinline__ uint8_t to_e4m3(float value) {
 
 // A warp per group. Grid: (cols / kGroup / warps, rows).
 __global__ void quantise(ConstMatrixView x, Fp8Rows to) {
+  begin_kernel();
   const int64_t groups = x.cols / kGroup;
   const int64_t group =
       static_cast<int64_t>(blockIdx.x) * (kQuantThreads / kWarp) + threadIdx.x / kWarp;
@@ -202,6 +204,7 @@ __device__ __forceinline__ void down_item(const Fp8Call& call, const ExpertItem&
 // A block: 128 rows of gate and of up for one item. Grid: (rows, items).
 template <int kTokens>
 __global__ void __launch_bounds__(kTileThreads, 1) gate_up(Fp8Call call) {
+  begin_kernel();
 #ifdef LS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   if (static_cast<int>(blockIdx.y) >= *call.sorted.item_count) return;
@@ -215,6 +218,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) gate_up(Fp8Call call) {
 // A block: down_runs times 256 rows of down for one item. Grid: (rows, items).
 template <int kTokens>
 __global__ void __launch_bounds__(kTileThreads, 1) down(Fp8Call call) {
+  begin_kernel();
 #ifdef LS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   if (static_cast<int>(blockIdx.y) >= *call.sorted.item_count) return;
@@ -258,14 +262,15 @@ void launch(Context& context, const ExpertsParams& p) {
   const auto blocks = [&](int64_t rows, int64_t per_block) {
     return dim3(static_cast<unsigned>(ceil_div(rows, per_block)), items);
   };
-  quantise<<<dim3(static_cast<unsigned>(ceil_div(p.x.cols / kGroup, kQuantThreads / kWarp)),
-                  static_cast<unsigned>(p.x.rows)),
-             kQuantThreads, 0, context.stream()>>>(p.x, call.x);
-  gate_up<kTokens><<<blocks(width, kTileHalf), kTileThreads, kBytes, context.stream()>>>(call);
-  down<kTokens>
-      <<<blocks(p.x.cols, call.down_runs * kTileRows), kTileThreads, kBytes, context.stream()>>>(
-          call);
-  context.launched("experts");
+  launch_kernel(context, "experts", quantise,
+                {dim3(static_cast<unsigned>(ceil_div(p.x.cols / kGroup, kQuantThreads / kWarp)),
+                      static_cast<unsigned>(p.x.rows)),
+                 kQuantThreads},
+                p.x, call.x);
+  launch_kernel(context, "experts", gate_up<kTokens>,
+                {blocks(width, kTileHalf), kTileThreads, kBytes}, call);
+  launch_kernel(context, "experts", down<kTokens>,
+                {blocks(p.x.cols, call.down_runs * kTileRows), kTileThreads, kBytes}, call);
   add_routed(context, p, call.routed);
 }
 

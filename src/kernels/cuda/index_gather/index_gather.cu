@@ -1,5 +1,6 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/index_gather/index_gather.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
@@ -11,6 +12,7 @@ constexpr int64_t kMostSequences = 4096;  // whose running sums fit in shared me
 
 // Keys of any size, a byte at a time: small models.
 __global__ void __launch_bounds__(kGatherThreads) gather_any_kernel(IndexGatherParams p) {
+  begin_kernel();
   extern __shared__ int32_t sums[];
   int32_t* tokens = sums;
   int32_t* items = sums + p.sequences + 1;
@@ -47,11 +49,11 @@ void index_gather(Context& context, const IndexGatherParams& p) {
   const auto shared = static_cast<size_t>(2 * (p.sequences + 1)) * sizeof(int32_t);
   const bool wide = aligned(p.cache.data, 16) && aligned(p.keys, 16);
   if (p.cache.head_dim == kKeyBytes && wide) {
-    index_gather_kernel<0><<<blocks, kGatherThreads, shared, context.stream()>>>(p);
+    launch_kernel(context, "index_gather", index_gather_kernel<0>, {blocks, kGatherThreads, shared},
+                  p);
   } else {
-    gather_any_kernel<<<blocks, kGatherThreads, shared, context.stream()>>>(p);
+    launch_kernel(context, "index_gather", gather_any_kernel, {blocks, kGatherThreads, shared}, p);
   }
-  context.launched("index_gather");
 }
 
 }  // namespace longshore::kernels::cuda

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/ops_attention.h"
 
 namespace longshore::kernels::cuda {
@@ -31,7 +32,7 @@ __device__ __forceinline__ void sum_lengths(const IndexGatherParams& p, int32_t*
   int32_t own_tokens = 0;
   int32_t own_items = 0;
   for (int32_t b = first; b < last; ++b) {
-    const int32_t length = __ldg(p.seq_lens + b);
+    const int32_t length = p.seq_lens[b];
     own_tokens += length;
     own_items += (length + kItemTokens - 1) / kItemTokens;
   }
@@ -57,7 +58,7 @@ __device__ __forceinline__ void sum_lengths(const IndexGatherParams& p, int32_t*
     item_sum += warp_items[w];
   }
   for (int32_t b = first; b < last; ++b) {
-    const int32_t length = __ldg(p.seq_lens + b);
+    const int32_t length = p.seq_lens[b];
     token_sum += length;
     item_sum += (length + kItemTokens - 1) / kItemTokens;
     tokens[b + 1] = token_sum;
@@ -94,6 +95,7 @@ __device__ __forceinline__ void copy_keys(const std::byte* from_keys, const floa
 template <int kWidth>
 __global__ void __launch_bounds__(kGatherThreads, kGatherBlocksPerMultiprocessor)
     index_gather_kernel(IndexGatherParams p) {
+  begin_kernel();
   extern __shared__ int32_t sums[];
   int32_t* tokens = sums;
   int32_t* items = sums + p.sequences + 1;
@@ -115,8 +117,7 @@ __global__ void __launch_bounds__(kGatherThreads, kGatherBlocksPerMultiprocessor
     }
     const int32_t first = (item - items[b]) * kItemTokens;
     const std::byte* page =
-        p.cache.data +
-        int64_t{__ldg(p.page_table + b * width + first / kPageTokens)} * kGatherPageBytes;
+        p.cache.data + int64_t{p.page_table[b * width + first / kPageTokens]} * kGatherPageBytes;
     const int slot = first % kPageTokens;
     const int64_t to = tokens[b] + first;
     copy_keys(page + slot * kKeyBytes,

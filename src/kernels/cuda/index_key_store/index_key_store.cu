@@ -1,6 +1,7 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/format/e4m3.h"
 #include "kernels/validate.h"
@@ -27,6 +28,7 @@ __device__ void layer_norm_row(float* x, const IndexKeyStoreParams& p, int n, in
 
 // One warp per token.
 __global__ void __launch_bounds__(kWarps* kWarp) index_key_store_kernel(IndexKeyStoreParams p) {
+  begin_kernel();
   extern __shared__ float rows[];  // [kWarps, head_dim]
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -55,12 +57,13 @@ __global__ void __launch_bounds__(kWarps* kWarp) index_key_store_kernel(IndexKey
 
 // Keys of 128 columns, one warp per token.
 __global__ void __launch_bounds__(kWarps* kWarp) index_key_store_128_kernel(IndexKeyStoreParams p) {
+  begin_kernel();
   constexpr int kDim = 128;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (t >= p.k.rows) return;
-  const int32_t position = __ldg(p.batch.positions + t);
-  const int64_t page = page_of(p.batch, __ldg(p.batch.sequence_of + t), position);
+  const int32_t position = p.batch.positions[t];
+  const int64_t page = page_of(p.batch, p.batch.sequence_of[t], position);
   Row128 key;
   key.load(reinterpret_cast<const float*>(p.k.data) + t * p.k.stride, lane);
   const float mean = key.sum() / kDim;
@@ -98,13 +101,13 @@ void index_key_store(Context& context, const IndexKeyStoreParams& p) {
   if (p.k.rows == 0) return;
   const auto blocks = static_cast<unsigned>((p.k.rows + kWarps - 1) / kWarps);
   if (p.cache.head_dim == 128) {
-    index_key_store_128_kernel<<<blocks, kWarps * kWarp, 0, context.stream()>>>(p);
-    context.launched("index_key_store");
+    launch_kernel(context, "index_key_store", index_key_store_128_kernel, {blocks, kWarps * kWarp},
+                  p);
     return;
   }
   const auto shared = static_cast<size_t>(kWarps * p.cache.head_dim) * sizeof(float);
-  index_key_store_kernel<<<blocks, kWarps * kWarp, shared, context.stream()>>>(p);
-  context.launched("index_key_store");
+  launch_kernel(context, "index_key_store", index_key_store_kernel,
+                {blocks, kWarps * kWarp, shared}, p);
 }
 
 }  // namespace longshore::kernels::cuda

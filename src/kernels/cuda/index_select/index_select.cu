@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/index_select/stages.h"
 #include "kernels/validate.h"
 
@@ -14,6 +15,7 @@ constexpr int kThreads = 256;
 
 // The scores of the pass as the caller wants to see them: -inf past a token's position.
 __global__ void publish_scores(ScorePass pass) {
+  begin_kernel();
   const int64_t row = blockIdx.x;
   const int64_t t = pass.first + row;
   auto* to = reinterpret_cast<float*>(pass.p.scores.data) + t * pass.p.scores.stride;
@@ -57,8 +59,8 @@ void index_select(Context& context, const IndexSelectParams& p) {
     }
     select_top(context, pass);
     if (!pass.all) continue;
-    publish_scores<<<static_cast<unsigned>(pass.count), kThreads, 0, context.stream()>>>(pass);
-    context.launched("index_select: scores out");
+    launch_kernel(context, "index_select: scores out", publish_scores,
+                  {static_cast<unsigned>(pass.count), kThreads}, pass);
   }
 }
 

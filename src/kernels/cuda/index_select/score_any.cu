@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/index_select/stages.h"
 #include "kernels/format/e4m3.h"
 
@@ -11,6 +12,7 @@ constexpr int kWarps = 4;
 // q [heads, head_dim] rotated and rounded to bf16, weights [heads] with the constants; one warp per
 // token and head.
 __global__ void prepare_any(ScorePass pass, float* queries, float* weights) {
+  begin_kernel();
   extern __shared__ float rows[];  // [kWarps, head_dim]
   const IndexSelectParams& p = pass.p;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -37,6 +39,7 @@ __global__ void prepare_any(ScorePass pass, float* queries, float* weights) {
 
 // One block per page and token, one warp per key at a time.
 __global__ void score_any_kernel(ScorePass pass, const float* queries, const float* weights) {
+  begin_kernel();
   const IndexSelectParams& p = pass.p;
   const int64_t row = blockIdx.y;
   const int64_t t = pass.first + row;
@@ -78,13 +81,13 @@ void score_any(Context& context, const ScorePass& pass) {
   auto* queries = context.scratch<float>(rows * p.cache.head_dim);
   auto* weights = context.scratch<float>(rows);
   const auto shared = static_cast<size_t>(kWarps * p.cache.head_dim) * sizeof(float);
-  prepare_any<<<static_cast<unsigned>((rows + kWarps - 1) / kWarps), kWarps * kWarp, shared,
-                context.stream()>>>(pass, queries, weights);
-  context.launched("index_select: queries");
+  launch_kernel(context, "index_select: queries", prepare_any,
+                {static_cast<unsigned>((rows + kWarps - 1) / kWarps), kWarps * kWarp, shared}, pass,
+                queries, weights);
   const dim3 grid(static_cast<unsigned>(p.batch.page_table_width),
                   static_cast<unsigned>(pass.count));
-  score_any_kernel<<<grid, kWarps * kWarp, 0, context.stream()>>>(pass, queries, weights);
-  context.launched("index_select: scores");
+  launch_kernel(context, "index_select: scores", score_any_kernel, {grid, kWarps * kWarp}, pass,
+                queries, weights);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -8,6 +8,7 @@
 
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/warpgroup.cuh"
 #include "kernels/cuda/index_select/stages.h"
 #include "kernels/format/e4m3.h"
@@ -30,6 +31,7 @@ constexpr int kPrepareWarps = 4;
 // One warp per token and head: queries [count, 2, 32, 128] as swizzled tiles, weights [count, 32]
 // with the constants and the query's scale.
 __global__ void prepare_fp8(ScorePass pass, uint8_t* queries, float* weights) {
+  begin_kernel();
   const IndexSelectParams& p = pass.p;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -218,7 +220,7 @@ struct Block {
     const ScorePass& pass = work.pass;
     const int first = begin + (kSharePages ? 0 : group);
     const std::byte* data = pass.p.cache.data;
-    const auto place = [&](int number) { return number < end ? __ldg(table + number) : 0; };
+    const auto place = [&](int number) { return number < end ? table[number] : 0; };
     ring_barrier();  // the ring's last page has been read
 #pragma unroll
     for (int s = 0; s < kStages - 1; ++s) {
@@ -254,6 +256,7 @@ struct Block {
 // belong to and how long these are is read here: items past a sequence's end cost a few cycles.
 template <int kTokens, bool kSharePages>
 __global__ void __launch_bounds__(kThreads, 2) score_fp8_kernel(const Work work) {
+  begin_kernel();
 #ifdef LS_HAS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   using S = Split<kTokens, kSharePages>;
@@ -267,11 +270,11 @@ __global__ void __launch_bounds__(kThreads, 2) score_fp8_kernel(const Work work)
     bool loaded = false;
     for (int run = 0; run < tokens;) {
       const int64_t t = pass.first + token;
-      const int32_t sequence = __ldg(batch.sequence_of + t + run);
+      const int32_t sequence = batch.sequence_of[t + run];
       int32_t last = -1;
       int next = run;
-      for (; next < tokens && __ldg(batch.sequence_of + t + next) == sequence; ++next) {
-        const int32_t position = __ldg(batch.positions + t + next);
+      for (; next < tokens && batch.sequence_of[t + next] == sequence; ++next) {
+        const int32_t position = batch.positions[t + next];
         if (pass.all || position >= pass.p.top_k) last = max(last, position);
       }
       const int pages = last / kPageTokens + 1;
@@ -309,8 +312,7 @@ void launch(Context& context, Work work) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes),
       "index_select: scores");
   const auto blocks = static_cast<unsigned>(std::min(work.token_groups * work.chunks, slots));
-  kernel<<<blocks, kThreads, S::kSharedBytes, context.stream()>>>(work);
-  context.launched("index_select: scores");
+  launch_kernel(context, "index_select: scores", kernel, {blocks, kThreads, S::kSharedBytes}, work);
 }
 
 LS_LOAD_AT_START(prepare_fp8);
@@ -335,8 +337,8 @@ void score_fp8(Context& context, const ScorePass& pass) {
   work.queries = queries;
   work.weights = weights;
   const auto blocks = static_cast<unsigned>(ceil_div(pass.count * kHeads, kPrepareWarps));
-  prepare_fp8<<<blocks, kPrepareWarps * kWarp, 0, context.stream()>>>(pass, queries, weights);
-  context.launched("index_select: queries");
+  launch_kernel(context, "index_select: queries", prepare_fp8, {blocks, kPrepareWarps * kWarp},
+                pass, queries, weights);
   const BatchView& batch = pass.p.batch;
   const int64_t tokens_each = batch.tokens / std::max<int64_t>(batch.sequences, 1);
   if (tokens_each < 2) {

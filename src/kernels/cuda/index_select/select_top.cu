@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/index_select/stages.h"
 
 namespace longshore::kernels::cuda {
@@ -380,6 +381,7 @@ __device__ void write_chosen(const Part<kInShared>& part, Shared& shared,
 
 template <bool kInShared>
 __global__ void __launch_bounds__(kThreads) select_top_kernel(ScorePass pass) {
+  begin_kernel();
   extern __shared__ uint4 memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
   uint4* kept = memory + sizeof(Shared) / sizeof(uint4);
@@ -421,19 +423,10 @@ void launch(Context& context, const ScorePass& pass, int ranks, size_t shared_by
                 "index_select: top");
   context.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
                 "index_select: top");
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(pass.count * ranks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = context.stream();
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = static_cast<unsigned>(ranks);
-  attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = 1;
-  config.attrs = &attribute;
-  config.numAttrs = ranks > 1 ? 1 : 0;
-  context.check(cudaLaunchKernelEx(&config, kernel, pass), "index_select: top");
+  launch_kernel(context, "index_select: top", kernel,
+                {static_cast<unsigned>(pass.count * ranks), kThreads, shared_bytes,
+                 static_cast<unsigned>(ranks)},
+                pass);
 }
 
 LS_LOAD_AT_START(select_top_kernel<true>);

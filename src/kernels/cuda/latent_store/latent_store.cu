@@ -1,6 +1,7 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -43,6 +44,7 @@ __device__ void store_fp8(const LatentStoreParams& p, const float* row, float no
 // One block per token.
 template <bool kFp8>
 __global__ void __launch_bounds__(kThreads) latent_store_kernel(LatentStoreParams p) {
+  begin_kernel();
   __shared__ float sums[kThreads / kWarp];
   const int64_t t = blockIdx.x;
   const auto* row = reinterpret_cast<const float*>(p.kv.data) + t * p.kv.stride;
@@ -89,8 +91,7 @@ void latent_store(Context& context, const LatentStoreParams& p) {
   if (p.kv.rows == 0) return;
   const auto kernel =
       p.cache.dtype == DType::kF8E4M3 ? latent_store_kernel<true> : latent_store_kernel<false>;
-  kernel<<<static_cast<unsigned>(p.kv.rows), kThreads, 0, context.stream()>>>(p);
-  context.launched("latent_store");
+  launch_kernel(context, "latent_store", kernel, {static_cast<unsigned>(p.kv.rows), kThreads}, p);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/linear/generic.h"
 
 namespace longshore::kernels::cuda {
@@ -10,6 +11,7 @@ constexpr int kTokens = 8;  // that share a weight's decoding
 
 // A warp per row of w and kTokens tokens. Grid: (rows / kWarps, tokens / kTokens).
 __global__ void __launch_bounds__(kWarps* kWarp) product(HeadLinearParams p, bool accumulate) {
+  begin_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= p.w.out) return;
@@ -53,8 +55,7 @@ void generic_product(Context& context, const HeadLinearParams& params, bool accu
     p.y = params.y.slice_rows(first, p.x.rows);
     const dim3 grid(static_cast<unsigned>(ceil_div(p.w.out, kWarps)),
                     static_cast<unsigned>(ceil_div(p.x.rows, kTokens)));
-    product<<<grid, kWarps * kWarp, 0, context.stream()>>>(p, accumulate);
-    context.launched("linear");
+    launch_kernel(context, "linear", product, {grid, kWarps * kWarp}, p, accumulate);
   }
 }
 

@@ -1,4 +1,5 @@
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/stream.cuh"
 #include "kernels/cuda/linear/library.h"
 #include "kernels/cuda/linear/stream.h"
@@ -10,6 +11,7 @@ namespace {
 // share the columns. Grid: (rows of a head, heads, tokens).
 template <typename Weight, int kTiles, int kGroups, int kWarps, int kAhead>
 __global__ void __launch_bounds__(kWarps* kWarp) stream_rows(HeadLinearParams p, bool accumulate) {
+  begin_early_kernel();
   constexpr int kParts = kWarps / kGroups;
   using Sums = StreamSums<kTiles, kGroups, kParts>;
   __shared__ Sums shared;
@@ -38,8 +40,9 @@ __global__ void __launch_bounds__(kWarps* kWarp) stream_rows(HeadLinearParams p,
                            : nullptr;
   }
   float sums[kTiles][4] = {};
-  stream_product<Weight, kTiles, kParts, kAhead>(
+  stream_product<Weight, kTiles, kParts, kAhead, /*kWeightsFirst=*/true>(
       rows, static_cast<int>(p.w.in / kStreamColumns<Weight>), part, x, sums);
+  allow_next_kernel();
   shared.put(part, group, sums);
   __syncthreads();
 
@@ -60,9 +63,8 @@ void launch(Context& context, const HeadLinearParams& p, bool accumulate) {
   const dim3 grid(static_cast<unsigned>(ceil_div(p.w.out / p.heads, kGroups * kMmaRows)),
                   static_cast<unsigned>(p.heads),
                   static_cast<unsigned>(ceil_div(p.x.rows, kTiles * kMmaTokens)));
-  stream_rows<Weight, kTiles, kGroups, kWarps, kAhead>
-      <<<grid, kWarps * kWarp, 0, context.stream()>>>(p, accumulate);
-  context.launched("linear");
+  launch_kernel(context, "linear", stream_rows<Weight, kTiles, kGroups, kWarps, kAhead>,
+                {grid, kWarps * kWarp}, p, accumulate);
 }
 
 // Groups of rows share the tokens in the first cache; fewer of them make more blocks. Where there

@@ -1,4 +1,5 @@
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/common/pack.h"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/linear/tile.h"
@@ -39,6 +40,7 @@ __device__ void store(const LinearParams& p, const float* factor, int64_t first_
 // Grid: (tokens / kTokens, rows / kTileRows).
 template <int kTokens>
 __global__ void __launch_bounds__(kTileThreads, 1) tile_rows(LinearParams p, TileTokens tokens) {
+  begin_kernel();
 #ifdef LS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   auto& memory = *reinterpret_cast<TileMemory<kTokens>*>(shared);
@@ -81,8 +83,7 @@ void launch(Context& context, const LinearParams& p, const TileTokens& tokens) {
       "linear");
   const dim3 grid(static_cast<unsigned>(ceil_div(p.x.rows, kTokens)),
                   static_cast<unsigned>(ceil_div(p.w.out, kTileRows)));
-  tile_rows<kTokens><<<grid, kTileThreads, kBytes, context.stream()>>>(p, tokens);
-  context.launched("linear");
+  launch_kernel(context, "linear", tile_rows<kTokens>, {grid, kTileThreads, kBytes}, p, tokens);
 }
 
 LS_LOAD_AT_START(tile_rows<32>);

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -20,6 +21,7 @@ __device__ float block_sum(float value) {
 
 // Grid: tokens.
 __global__ void __launch_bounds__(kThreads) rms_norm_rows(RmsNormParams p) {
+  begin_kernel();
   const int64_t t = blockIdx.x;
   const float* x = reinterpret_cast<const float*>(p.x.data) + t * p.x.stride;
   std::byte* y = p.y.data + t * p.y.stride * dtype_size(p.y.dtype);
@@ -51,8 +53,7 @@ LS_LOAD_AT_START(rms_norm_rows);
 void rms_norm(Context& context, const RmsNormParams& p) {
   validate(p);
   if (p.x.rows == 0) return;
-  rms_norm_rows<<<static_cast<unsigned>(p.x.rows), kThreads, 0, context.stream()>>>(p);
-  context.launched("rms_norm");
+  launch_kernel(context, "rms_norm", rms_norm_rows, {static_cast<unsigned>(p.x.rows), kThreads}, p);
 }
 
 }  // namespace longshore::kernels::cuda

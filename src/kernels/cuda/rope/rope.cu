@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -8,9 +9,12 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kMostPairs = 512;
+constexpr int64_t kHeads = 4;  // of a block
 
-// Grid: tokens. A thread owns whole pairs, so that x and y may be the same.
+// Grid: (tokens, groups of kHeads heads). A thread owns whole pairs, so that x and y may be the
+// same.
 __global__ void rope_rows(RopeParams p) {
+  begin_kernel();
   __shared__ float cosines[kMostPairs];
   __shared__ float sines[kMostPairs];
   const int64_t t = blockIdx.x;
@@ -25,8 +29,10 @@ __global__ void rope_rows(RopeParams p) {
   std::byte* y = p.y.data + t * p.y.stride * dtype_size(p.y.dtype);
   // A head's units: its pairs, then its other columns one by one.
   const int64_t units = p.head_dim - pairs;
-  for (int64_t n = threadIdx.x; n < p.heads * units; n += kThreads) {
-    const int64_t column = n / units * p.head_dim;
+  const int64_t first = blockIdx.y * kHeads;
+  const int64_t heads = min(kHeads, p.heads - first);
+  for (int64_t n = threadIdx.x; n < heads * units; n += kThreads) {
+    const int64_t column = (first + n / units) * p.head_dim;
     const int64_t unit = n % units;
     if (unit < pairs) {
       const int64_t i = column + p.rope_offset + 2 * unit;
@@ -50,8 +56,11 @@ void rope(Context& context, const RopeParams& p) {
   validate(p);
   LS_CHECK_MSG(p.rope_dim / 2 <= kMostPairs, "{} rotated columns", p.rope_dim);
   if (p.x.rows == 0) return;
-  rope_rows<<<static_cast<unsigned>(p.x.rows), kThreads, 0, context.stream()>>>(p);
-  context.launched("rope");
+  launch_kernel(
+      context, "rope", rope_rows,
+      {dim3(static_cast<unsigned>(p.x.rows), static_cast<unsigned>(ceil_div(p.heads, kHeads))),
+       kThreads},
+      p);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -30,6 +31,7 @@ __device__ Place warp_first(Place best) {
 
 // A warp per token. Dynamic shared memory: gates and choices [kWarpsPerBlock, 2, experts].
 __global__ void route(RouterParams p) {
+  begin_kernel();
   extern __shared__ float shared[];
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   if (t >= p.logits.rows) return;
@@ -78,9 +80,10 @@ void router(Context& context, const RouterParams& p) {
   if (p.logits.rows == 0) return;
   const int64_t shared = kWarpsPerBlock * 2 * p.logits.cols * static_cast<int64_t>(sizeof(float));
   LS_CHECK_MSG(shared <= 48 << 10, "{} experts", p.logits.cols);
-  route<<<static_cast<unsigned>(ceil_div(p.logits.rows, kWarpsPerBlock)), kWarpsPerBlock * kWarp,
-          static_cast<size_t>(shared), context.stream()>>>(p);
-  context.launched("router");
+  launch_kernel(context, "router", route,
+                {static_cast<unsigned>(ceil_div(p.logits.rows, kWarpsPerBlock)),
+                 kWarpsPerBlock * kWarp, static_cast<size_t>(shared)},
+                p);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -1,5 +1,6 @@
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/elements.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/validate.h"
 
@@ -11,6 +12,7 @@ constexpr int kPerThread = 4;
 
 // Grid: (columns / (kThreads * kPerThread), tokens).
 __global__ void silu_mul_rows(SiluMulParams p) {
+  begin_kernel();
   const int64_t t = blockIdx.y;
   const float* gate = reinterpret_cast<const float*>(p.gate.data) + t * p.gate.stride;
   const float* up = reinterpret_cast<const float*>(p.up.data) + t * p.up.stride;
@@ -38,8 +40,7 @@ void silu_mul(Context& context, const SiluMulParams& params) {
     p.y = params.y.slice_rows(first, rows);
     const dim3 grid(static_cast<unsigned>(ceil_div(p.y.cols, kThreads * kPerThread)),
                     static_cast<unsigned>(rows));
-    silu_mul_rows<<<grid, kThreads, 0, context.stream()>>>(p);
-    context.launched("silu_mul");
+    launch_kernel(context, "silu_mul", silu_mul_rows, {grid, kThreads}, p);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "base/check.h"
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/sparse_mla/sparse_mla.h"
 
 namespace longshore::kernels::cuda {
@@ -43,6 +44,7 @@ struct Latent {
 // One block per head and token.
 template <bool kFp8>
 __global__ void __launch_bounds__(kThreads) sparse_mla_any_kernel(SparseMlaParams p) {
+  begin_kernel();
   extern __shared__ float weights[];  // [selected_stride], then the query [kv_lora + rope_dim]
   __shared__ float partial[kWarps];
   const int64_t h = blockIdx.x;
@@ -108,8 +110,7 @@ void sparse_mla_any(Context& context, const SparseMlaParams& p) {
                                      static_cast<int>(bytes)),
                 "sparse_mla");
   const dim3 grid(static_cast<unsigned>(p.heads), static_cast<unsigned>(p.o.rows));
-  kernel<<<grid, kThreads, static_cast<size_t>(bytes), context.stream()>>>(p);
-  context.launched("sparse_mla");
+  launch_kernel(context, "sparse_mla", kernel, {grid, kThreads, static_cast<size_t>(bytes)}, p);
 }
 
 }  // namespace longshore::kernels::cuda

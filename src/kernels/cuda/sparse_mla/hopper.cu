@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/sparse_mla/latents.cuh"
 
 namespace longshore::kernels::cuda {
@@ -27,6 +28,7 @@ using Latents = std::conditional_t<kFp8, Fp8Latents, Bf16Latents>;
 // grid: [splits, head_blocks, T]
 template <bool kFp8>
 __global__ void __launch_bounds__(kThreads, 1) sparse_mla_kernel(const Split split) {
+  begin_kernel();
 #ifdef LS_HAS_WGMMA
   extern __shared__ __align__(1024) std::byte shared[];
   const SparseMlaParams& p = split.p;
@@ -80,6 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_mla_kernel(const Split spl
 // grid: [heads, T]; block: [kLora / 4, kCombineRows], a thread four columns of every
 // kCombineRows-th split, so that the splits are read at once. Shared memory: [splits] weights.
 __global__ void __launch_bounds__(kCombineColumns* kCombineRows) combine_kernel(const Split split) {
+  begin_kernel();
   extern __shared__ float weights[];
   __shared__ float4 sums[kCombineRows][kCombineColumns];
   const SparseMlaParams& p = split.p;
@@ -196,14 +199,13 @@ void sparse_mla_hopper(Context& context, const SparseMlaParams& p) {
       "sparse_mla");
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(split.head_blocks),
                   static_cast<unsigned>(p.o.rows));
-  kernel<<<grid, kThreads, kSharedBytes, context.stream()>>>(split);
-  context.launched("sparse_mla");
+  launch_kernel(context, "sparse_mla", kernel, {grid, kThreads, kSharedBytes}, split);
   if (splits == 1) return;
   const dim3 rows(static_cast<unsigned>(p.heads), static_cast<unsigned>(p.o.rows));
   const dim3 threads(kCombineColumns, kCombineRows);
   const auto weight_bytes = static_cast<size_t>(splits) * sizeof(float);
-  combine_kernel<<<rows, threads, weight_bytes, context.stream()>>>(split);
-  context.launched("sparse_mla: combining");
+  launch_kernel(context, "sparse_mla: combining", combine_kernel, {rows, threads, weight_bytes},
+                split);
 }
 
 }  // namespace longshore::kernels::cuda

@@ -38,12 +38,12 @@ class Chosen {
  private:
   __device__ void find_positions(int tile) {
     for (int r = 0; r < Mover::kRows; ++r) {
-      position_[r] = __ldg(selected_ + min(tile * kTile + mover_.row + 32 * r, last_));
+      position_[r] = selected_[min(tile * kTile + mover_.row + 32 * r, last_)];
     }
   }
   __device__ void find_pages() {
     for (int r = 0; r < Mover::kRows; ++r) {
-      const int32_t page = __ldg(table_ + position_[r] / kPageTokens);
+      const int32_t page = table_[position_[r] / kPageTokens];
       token_[r] = int64_t{page} * kPageTokens + position_[r] % kPageTokens;
     }
   }
@@ -160,7 +160,7 @@ class Fp8Latents {
 
   __device__ static uint4 load_16(const std::byte* from) {
     uint4 value;
-    asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];"
+    asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
                  : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                  : "l"(from));
     return value;

@@ -2,6 +2,7 @@
 // come back by one copy, and what it costs is what any empty launch costs.
 #include "base/check.h"
 #include "device/cuda/kernels.h"
+#include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/stamp/stamp.h"
 
 namespace longshore::kernels::cuda {
@@ -10,6 +11,7 @@ namespace {
 // The one clock that all multiprocessors share. Its ticks are up to a microsecond apart: sums of
 // many differences are right, a single one need not be.
 __global__ void store_time(uint64_t* to) {
+  begin_kernel();
   uint64_t now = 0;
   asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now)::"memory");
   *to = now;
@@ -21,8 +23,7 @@ LS_LOAD_AT_START(store_time);
 
 void stamp(Context& context, uint64_t* to) {
   LS_CHECK(to != nullptr);
-  store_time<<<1, 1, 0, context.stream()>>>(to);
-  context.launched("stamp");
+  launch_kernel(context, "stamp", store_time, {1, 1}, to);
 }
 
 }  // namespace longshore::kernels::cuda
