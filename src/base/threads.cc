@@ -177,10 +177,12 @@ void ThreadPool::run_team(int team, const std::function<void(int)>& body) {
   body_ = nullptr;
 }
 
-void ThreadPool::parallel_for(int64_t count, int64_t grain,
-                              const std::function<void(int64_t, int64_t, int)>& body) {
+void ThreadPool::loop(int64_t count, int64_t grain,
+                      const std::function<void(int64_t, int64_t, int)>& body,
+                      const std::function<void()>* before) {
   LS_CHECK(count >= 0 && grain >= 1);
   if (count <= grain || workers_.empty()) {
+    if (before != nullptr) (*before)();
     if (count > 0) body(0, count, 0);
     return;
   }
@@ -189,13 +191,17 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
   const int team = static_cast<int>(std::min<int64_t>(size(), pieces));
   const NodeLoop loop{bounds, grain, team, body};
   next_[0].next.store(0, std::memory_order_relaxed);
-  run_team(team, [&](int worker) { take_pieces(loop, 0, worker); });
+  run_team(team, [&](int worker) {
+    if (worker == 0 && before != nullptr) (*before)();
+    take_pieces(loop, 0, worker);
+  });
 }
 
 void ThreadPool::parallel_for_nodes(std::span<const int64_t> bounds, int64_t grain,
-                                    const std::function<void(int64_t, int64_t, int)>& body) {
+                                    const std::function<void(int64_t, int64_t, int)>& body,
+                                    const std::function<void()>* before) {
   LS_CHECK(static_cast<int>(bounds.size()) == nodes() + 1 && bounds[0] == 0 && grain >= 1);
-  if (nodes() == 1 || bounds.back() <= grain) return parallel_for(bounds.back(), grain, body);
+  if (nodes() == 1 || bounds.back() <= grain) return this->loop(bounds.back(), grain, body, before);
   int64_t pieces = 0;
   for (size_t n = 0; n < next_.size(); ++n) {
     LS_CHECK(bounds[n] <= bounds[n + 1]);
@@ -205,6 +211,7 @@ void ThreadPool::parallel_for_nodes(std::span<const int64_t> bounds, int64_t gra
   const int team = static_cast<int>(std::min<int64_t>(size(), pieces));
   const NodeLoop loop{bounds, grain, team, body};
   run_team(team, [&](int worker) {
+    if (worker == 0 && before != nullptr) (*before)();
     const int home = node_of(worker);
     for (int turn = 0; turn < nodes(); ++turn) take_pieces(loop, (home + turn) % nodes(), worker);
   });

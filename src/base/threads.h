@@ -46,13 +46,17 @@ class ThreadPool {
   // worker gets which piece varies between runs: results must not depend on it. A loop of one piece
   // runs on the caller alone.
   void parallel_for(int64_t count, int64_t grain,
-                    const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+                    const std::function<void(int64_t begin, int64_t end, int worker)>& body) {
+    loop(count, grain, body, nullptr);
+  }
 
   // The same for a range of which [bounds[n], bounds[n + 1]) lies in the memory of node n, bounds
   // [nodes() + 1] ascending from 0: no piece crosses a bound, workers take what lies on their own
   // node and, when that is all taken, help the next nodes.
+  // before: null, or what the caller does before it takes pieces, while others have begun.
   void parallel_for_nodes(std::span<const int64_t> bounds, int64_t grain,
-                          const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+                          const std::function<void(int64_t begin, int64_t end, int worker)>& body,
+                          const std::function<void()>* before = nullptr);
 
  private:
   struct alignas(64) Counter {
@@ -61,6 +65,8 @@ class ThreadPool {
   struct NodeLoop;
 
   void start(int threads);
+  void loop(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body,
+            const std::function<void()>* before);
   void work(int worker);
   // Calls body on workers [0, team); body has no use for the others, and nobody waits for them.
   void run_team(int team, const std::function<void(int)>& body);

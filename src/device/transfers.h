@@ -37,7 +37,7 @@ class Transfers {
   virtual void copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
                          int64_t stride) = 0;
   // Queued among the copies: zeros, which take nothing of the wire.
-  virtual void clear(std::byte* to, int64_t bytes) = 0;
+  virtual void clear_rows(std::byte* to, int64_t rows, int64_t width, int64_t stride) = 0;
 
   // A point in a queue: everything queued before it.
   using Mark = uint64_t;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 
 #include "base/tensor.h"
@@ -68,7 +69,10 @@ struct ExpertsParams {
   ExpertView shape;
   bool mixed = false;
   ExpertPart part = {};  // of this expert no more is computed; host backends only
-  MatrixView y;          // [tokens, hidden] fp32, accumulated into
+  // Called once by the calling thread, when other threads have begun to compute where there are
+  // any; null: nothing. Host backends only.
+  const std::function<void()>* meanwhile = nullptr;
+  MatrixView y;  // [tokens, hidden] fp32, accumulated into
 };
 
 // out[i] = ids[i] where keep[ids[i]] is not 0, else -1: the routes that one call of several

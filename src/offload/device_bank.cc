@@ -97,6 +97,7 @@ kernels::ExpertBlocks DeviceBank::layout() const {
 }
 
 void DeviceBank::copy(int64_t expert, int64_t block) {
+  if (block == zeros_.block) zeros_ = {};
   const ExpertView to = view(expert, block);
   const ExpertView& from = experts_->views()[static_cast<size_t>(expert)];
   for (const auto matrix : kMatrices) {
@@ -105,14 +106,31 @@ void DeviceBank::copy(int64_t expert, int64_t block) {
   }
 }
 
+void DeviceBank::clear_first(const ExpertView& to, int64_t block, int64_t rows) {
+  std::array<DType, 3> dtypes{};
+  for (size_t i = 0; i < kMatrices.size(); ++i) dtypes[i] = (to.*kMatrices[i]).dtype;
+  const bool known = zeros_.block == block && zeros_.dtypes == dtypes;
+  const int64_t before = known ? std::min(zeros_.rows, rows) : 0;
+  zeros_ = {block, dtypes, rows};
+  if (before == rows) return;
+  device::Transfers& wire = *backend_->transfers();
+  for (const auto matrix : {&ExpertView::gate, &ExpertView::up}) {
+    const WeightView& w = to.*matrix;
+    const int64_t row = w.in * dtype_size(w.dtype);
+    wire.clear_rows(const_cast<std::byte*>(w.data) + before * row, 1, (rows - before) * row,
+                    (rows - before) * row);
+  }
+  const int64_t size = dtype_size(to.down.dtype);
+  wire.clear_rows(const_cast<std::byte*>(to.down.data) + before * size, to.down.out,
+                  (rows - before) * size, to.down.in * size);
+}
+
 void DeviceBank::copy_rest(int64_t expert, int64_t block, int64_t rows) {
   device::Transfers& wire = *backend_->transfers();
   const ExpertView to = view(expert, block);
   const ExpertView& from = experts_->views()[static_cast<size_t>(expert)];
   LS_CHECK(rows >= 1 && rows < from.gate.out);
-  // All of it: what stood here may be no number in this expert's type, and nothing times that is
-  // no number either.
-  wire.clear(memory_.data() + block * copied_bytes(), copied_bytes());
+  clear_first(to, block, rows);
   for (const auto matrix : {&ExpertView::gate, &ExpertView::up}) {
     const WeightView& w = from.*matrix;
     const int64_t before = rows * w.in * dtype_size(w.dtype);

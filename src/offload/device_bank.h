@@ -36,6 +36,7 @@ class DeviceBank {
   void copy(int64_t expert, int64_t block);
   // The same of what remains of the expert when the first `rows` of its intermediate width are
   // left out, in [1, width): they are 0 there, so that computing all of it adds the rest's term.
+  // Zeros that the last such copy left in the same block are not written again.
   void copy_rest(int64_t expert, int64_t block, int64_t rows);
   // Bytes of that on the wire.
   [[nodiscard]] int64_t rest_bytes(int64_t expert, int64_t rows) const;
@@ -56,6 +57,8 @@ class DeviceBank {
   // The expert as the device sees it in that block.
   [[nodiscard]] kernels::ExpertView view(int64_t expert, int64_t block) const;
   Result<void> upload_scales();
+  // Zeros in the first `rows` of an expert's intermediate width.
+  void clear_first(const kernels::ExpertView& to, int64_t block, int64_t rows);
 
   const HostExperts* experts_ = nullptr;
   kernels::Backend* backend_ = nullptr;
@@ -65,6 +68,13 @@ class DeviceBank {
   device::Buffer scales_;                    // [experts] gate, up, down
   device::Buffer table_;                     // [experts] ExpertView
   std::vector<kernels::ExpertView> scaled_;  // [experts] with the scales' place, without data
+  // What copy_rest() wrote last: the first `rows` of an expert of these types are 0 in the block.
+  struct Zeros {
+    int64_t block = -1;
+    std::array<DType, 3> dtypes{};
+    int64_t rows = 0;
+  };
+  Zeros zeros_;
 };
 
 }  // namespace longshore::offload

@@ -44,8 +44,8 @@ DeviceExperts::DeviceExperts(const HostExperts& experts, kernels::Backend& devic
       slots_(options.slots, experts.size(), options.half_life),
       asked_slots_(options.slots),
       costs_({.wire_bytes_per_second = 1, .cpu_seconds_one_token = 1}),
-      ring_(static_cast<size_t>(options.ring)),
-      free_blocks_(static_cast<size_t>(options.ring)),
+      ring_(static_cast<size_t>(cpu == nullptr ? options.ring : options.ring - 1)),
+      free_blocks_(ring_.size()),
       tokens_of_(static_cast<size_t>(experts.per_layer())),
       host_keep_(static_cast<size_t>(experts.per_layer())) {
   std::iota(free_blocks_.begin(), free_blocks_.end(), 0);
@@ -244,8 +244,12 @@ bool DeviceExperts::serve(int64_t index, int64_t tokens, int64_t rows) {
   place(split);
   tell(index, tokens, rows, hits, split);
   counters_.policy_seconds += watch.seconds();
-  fetch(index, split);
-  compute_on_cpu(index, tokens, rows, split);
+  const std::function<void()> fetches = [&] { fetch(index, split); };
+  if (split.cpu.empty() && split.shared < 0) {
+    fetches();
+  } else {
+    compute_on_cpu(index, tokens, rows, split, fetches);
+  }
   return true;
 }
 
@@ -391,7 +395,7 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
   }
   // What finds no slot passes through the ring, as a shared expert always does.
   const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
-  const int64_t room = std::max<int64_t>(free, 0) + options_.ring;
+  const int64_t room = std::max<int64_t>(free, 0) + static_cast<int64_t>(ring_.size());
   const int64_t width = experts_.shape(index).gate.out;
   const int64_t pieces = share_misses_ ? std::max<int64_t>(width / columns_of_piece(width), 1) : 1;
   const bool left = streaming_ || wire_left_;
@@ -426,12 +430,6 @@ Split DeviceExperts::split_by_share(const std::vector<int32_t>& misses, double s
 
 void DeviceExperts::place(const Split& split) {
   blocks_.clear();
-  shared_block_ = -1;
-  // First: while a block of the ring is free.
-  if (split.shared >= 0) {
-    shared_block_ = options_.slots + take_block(split.shared);
-    passing_.push_back(split.shared);
-  }
   for (const int32_t expert : split.fetch) {
     // Whatever was in the slot is done: the layer's routes came after its last use.
     int64_t block = slots_.begin_load(expert);
@@ -459,7 +457,7 @@ void DeviceExperts::tell(int64_t index, int64_t tokens, int64_t rows, std::span<
     host_keep_[static_cast<size_t>(split.fetch[i] - first)] = static_cast<int32_t>(blocks_[i]);
   // Both sides compute a term of it.
   const auto shared = static_cast<int32_t>(split.shared < 0 ? -1 : split.shared - first);
-  if (shared >= 0) host_keep_[static_cast<size_t>(shared)] = static_cast<int32_t>(shared_block_);
+  if (shared >= 0) host_keep_[static_cast<size_t>(shared)] = static_cast<int32_t>(shared_block());
 
   const int32_t* ids = ints(host_ids_);
   int64_t on_cpu = 0;
@@ -492,13 +490,13 @@ void DeviceExperts::fetch(int64_t index, const Split& split) {
   for (size_t i = 0; i < split.fetch.size(); ++i) bank_.copy(split.fetch[i], blocks_[i]);
   if (split.shared >= 0) {
     const int64_t columns = columns_on_cpu(index, split);
-    bank_.copy_rest(split.shared, shared_block_, columns);
+    bank_.copy_rest(split.shared, shared_block(), columns);
     bytes += bank_.rest_bytes(split.shared, columns);
     ++counters_.shared;
   }
   const Mark end = wire_.copied();
   exchange_.signal_copied(word(index, kFetched));
-  // Clearing a block and copies of short rows say little of the wire's speed with whole experts.
+  // Copies of short rows say little of the wire's speed with whole experts.
   in_flight_.push_back({begin, end, bytes, /*undisturbed=*/split.shared < 0});
   counters_.fetched += static_cast<int64_t>(split.fetch.size());
   counters_.wire_bytes += bytes;
@@ -510,9 +508,8 @@ int64_t DeviceExperts::columns_on_cpu(int64_t index, const Split& split) const {
 }
 
 // The host has nothing else to do now: the next layer's routes need this sum.
-void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
-                                   const Split& split) {
-  if (split.cpu.empty() && split.shared < 0) return;
+void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows, const Split& split,
+                                   const std::function<void()>& meanwhile) {
   const Stopwatch watch;
   const int64_t hidden = options_.hidden;
   kernels::ExpertsParams params;
@@ -527,6 +524,7 @@ void DeviceExperts::compute_on_cpu(int64_t index, int64_t tokens, int64_t rows,
   if (split.shared >= 0)
     params.part = {static_cast<int32_t>(split.shared - index * experts_.per_layer()),
                    columns_on_cpu(index, split)};
+  params.meanwhile = &meanwhile;
   params.y = {host_y_.data(), DType::kF32, tokens, hidden, hidden};
   const auto row = static_cast<size_t>(hidden) * sizeof(float);
   std::memset(host_y_.data(), 0, static_cast<size_t>(tokens) * row);

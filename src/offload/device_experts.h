@@ -16,6 +16,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,8 +46,10 @@ struct Routes {
 };
 
 struct DeviceExpertsOptions {
-  int64_t slots = 0;       // experts that stay on the device
-  int64_t ring = 128;      // blocks that experts stream through
+  int64_t slots = 0;  // experts that stay on the device
+  // Blocks that experts stream through, at least 2; with a CPU one of them is for those that it
+  // and the wire share.
+  int64_t ring = 128;
   int64_t max_tokens = 0;  // of one step
   int64_t max_top_k = 0;
   int64_t hidden = 0;
@@ -147,6 +150,7 @@ class DeviceExperts {
   DeviceExperts(const HostExperts& experts, kernels::Backend& device, kernels::Backend* cpu,
                 const DeviceExpertsOptions& options);
   Result<void> take_memory();
+  double time_start();
 
   // The words of a layer by which device and host meet (kernels::RouteExchange).
   enum Word : uint8_t { kReady, kFetched, kSummed, kWords };
@@ -179,18 +183,22 @@ class DeviceExperts {
   void tell(int64_t index, int64_t tokens, int64_t rows, std::span<const int32_t> hits,
             const Split& split);
   void fetch(int64_t index, const Split& split);
-  void compute_on_cpu(int64_t index, int64_t tokens, int64_t rows, const Split& split);
+  void compute_on_cpu(int64_t index, int64_t tokens, int64_t rows, const Split& split,
+                      const std::function<void()>& meanwhile);
   // Of the shared expert.
   [[nodiscard]] int64_t columns_on_cpu(int64_t index, const Split& split) const;
   void note_cpu(int64_t index, const Split& split, double seconds);
   void compute_on_device(const Layer& layer, std::span<const int32_t> experts);
 
-  // The ring: blocks [slots, slots + ring) of the bank.
+  // The ring: the first of the blocks [slots, slots + ring) of the bank.
   struct Block {
     int32_t expert = -1;  // in it or on its way, and not computed yet
     Mark copied = 0;
     Mark computed = 0;  // the last use of what was in it
   };
+  // Of the expert that CPU and wire share: the bank's last, which keeps its zeros from layer to
+  // layer.
+  [[nodiscard]] int64_t shared_block() const { return options_.slots + options_.ring - 1; }
   // Takes a free block, of which there is one.
   int64_t take_block(int32_t expert);
   void stream_in(int32_t expert);
@@ -237,7 +245,6 @@ class DeviceExperts {
   std::vector<int32_t> wanted_;     // experts of the store that this call wants, ascending
   std::vector<int32_t> host_keep_;  // [per_layer] scratch
   std::vector<int64_t> blocks_;     // of the fetched experts that place() placed
-  int64_t shared_block_ = -1;       // of the shared one
   std::vector<int32_t> cpu_ids_;    // [decode_tokens, max_top_k] scratch
   std::vector<int32_t> pinned_;     // slots pinned by layers that may still run
   std::vector<int32_t> loading_;    // slots whose copies may still run

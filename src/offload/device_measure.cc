@@ -1,5 +1,6 @@
 // What the wire and the CPU's experts can do on this machine, both at once, before the first step.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/clock.h"
@@ -36,6 +37,25 @@ double time_cpu(kernels::Backend& cpu, const HostExperts& experts, int64_t first
 
 }  // namespace
 
+// Seconds until a fetch is under way: two points of a line, the shortest of some.
+double DeviceExperts::time_start() {
+  constexpr double kMost = 1e-4;  // more is somebody else's work
+  const auto fetch = [this](int64_t count) {
+    double best = INFINITY;
+    for (int round = 0; round < 4; ++round) {
+      const Stopwatch watch;
+      for (int64_t i = 0; i < count; ++i)
+        bank_.copy(i % experts_.size(), options_.slots + i % options_.ring);
+      const Mark end = wire_.copied();
+      while (!wire_.passed(end)) {
+      }
+      best = std::min(best, watch.seconds());
+    }
+    return best;
+  };
+  return std::clamp(2 * fetch(1) - fetch(2), 0.0, kMost);
+}
+
 Result<Costs::Start> DeviceExperts::measure() {
   constexpr int64_t kExperts = 32;  // enough that no cache holds them
   const int64_t count = std::min(kExperts, experts_.size());
@@ -68,6 +88,7 @@ Result<Costs::Start> DeviceExperts::measure() {
     start.wire_bytes_per_second =
         static_cast<double>(count * bank_.copied_bytes()) / std::max(seconds, 1e-9);
   }
+  start.wire_overhead = time_start();
   LS_TRY_VOID(device_.synchronize());
   return start;
 }

@@ -119,6 +119,31 @@ TEST(ThreadPool, WorkersBeginWithTheirOwnNodesPieces) {
   }
 }
 
+TEST(ThreadPool, TheCallerDoesWhatComesBeforeWhileOthersWork) {
+  for (const Topology& topology : {Topology{{{0}}}, Topology{{{0}, {1}}}}) {
+    ThreadPool pool(4, topology);
+    std::vector<int64_t> bounds{0, 100};
+    if (pool.nodes() == 2) bounds = {0, 50, 100};
+    std::atomic<int> done{0};
+    int calls = 0;
+    const std::function<void()> before = [&] {
+      ++calls;
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      while (done.load() == 0 && std::chrono::steady_clock::now() < deadline)
+        std::this_thread::yield();
+      EXPECT_GT(done.load(), 0);
+    };
+    pool.parallel_for_nodes(
+        bounds, 1, [&](int64_t, int64_t, int) { done.fetch_add(1); }, &before);
+    EXPECT_EQ(done.load(), 100);
+    EXPECT_EQ(calls, 1);
+    // Alone with its loop the caller does it first.
+    pool.parallel_for_nodes(
+        bounds, 100, [&](int64_t, int64_t, int) { EXPECT_EQ(calls, 2); }, &before);
+    EXPECT_EQ(calls, 2);
+  }
+}
+
 TEST(ThreadPool, AWorkerHelpsOtherNodesWhenItsOwnIsDone) {
   ThreadPool pool(4, Topology{{{0}, {1}}});
   const std::vector<int64_t> bounds{0, 0, 100};

@@ -183,7 +183,12 @@ class Experts : public BackendTest {
                          .mixed = dtypes.size() > 1,
                          .part = part,
                          .y = y.view()};
+    int calls = 0;
+    const std::function<void()> meanwhile = [&calls] { ++calls; };
+    if (!is_cuda()) params.meanwhile = &meanwhile;
     backend->experts(params);
+    EXPECT_EQ(calls, is_cuda() ? 0 : 1);
+    params.meanwhile = nullptr;
     // Production rounds the intermediate to bf16.
     EXPECT_LE(worst_error(y.values(), expected), is_reference() ? 5e-6 : 4e-3);
     EXPECT_TRUE(y.gaps_untouched());

@@ -74,7 +74,7 @@ TEST_F(Wire, ClearsAndCopiesColumnsInTheOrderOfTheQueue) {
   const device::Buffer on_device = allocate(backend->memory(), kBytes);
   const device::Buffer mapped = allocate(wire->mapped(), kBytes);
   wire->copy(on_device.data(), host.data(), kBytes);
-  wire->clear(on_device.data(), kBytes - kStride);
+  wire->clear_rows(on_device.data(), kRows - 1, kFirst, kStride);
   wire->copy_rows(on_device.data() + kFirst, host.data() + kFirst, kRows - 1, kStride - kFirst,
                   kStride);
   wire->compute_waits_for(wire->copied());
@@ -124,6 +124,40 @@ TEST_F(Wire, RefusesToPinWhatIsPinned) {
   EXPECT_EQ(again.error().kind, ErrorKind::kMemory);
   EXPECT_TRUE(backend->synchronize()) << "a refusal is no fault";
   wire->unpin(host.data());
+}
+
+TEST_F(Wire, AddsTheHostsSumWhateverItsAlignment) {
+  RouteExchange& exchange = *RouteExchange::of(*backend);
+  constexpr int64_t kRows = 3, kStride = 6144;
+  const device::Buffer word = allocate(wire->mapped(), 64);
+  *reinterpret_cast<int32_t*>(word.data()) = RouteExchange::kThere;
+  const device::Buffer sum = allocate(wire->mapped(), kRows * kStride * 4);
+  const device::Buffer out = allocate(wire->mapped(), kRows * kStride * 4);
+  const device::Buffer y = allocate(backend->memory(), kRows * kStride * 4);
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal;
+  std::vector<float> before(kRows * kStride);
+  for (float& value : before) value = normal(random);
+  auto* added = reinterpret_cast<float*>(sum.data());
+  for (int64_t i = 0; i < kRows * kStride; ++i) added[i] = normal(random);
+  for (const auto& [first, cols] : std::vector<std::pair<int64_t, int64_t>>{
+           {0, kStride}, {0, 264}, {4, 6140}, {0, 262}, {1, 264}, {3, 1}}) {
+    ASSERT_TRUE(backend->memory().upload(y.data(), before.data(), y.bytes()));
+    const auto part = [&, first = first, cols = cols](const device::Buffer& buffer) {
+      return MatrixView{buffer.data() + first * 4, DType::kF32, kRows, cols, kStride};
+    };
+    exchange.add_when({.x = part(sum), .y = part(y)},
+                      reinterpret_cast<const int32_t*>(word.data()));
+    backend->copy_out(y.data(), y.bytes(), out.data());
+    wait(wire->computed());
+    const auto* got = reinterpret_cast<const float*>(out.data());
+    for (int64_t i = 0; i < kRows * kStride; ++i) {
+      const int64_t column = i % kStride;
+      const bool in = column >= first && column < first + cols;
+      ASSERT_EQ(got[i], before[static_cast<size_t>(i)] + (in ? added[i] : 0.0F))
+          << first << " " << cols << " " << i;
+    }
+  }
 }
 
 // The host's side of one layer, as often as a captured step is launched.

@@ -119,6 +119,19 @@ INSTANTIATE_TEST_SUITE_P(
       return name + "_" + std::to_string(info.index);
     });
 
+// Half of every expert that CPU and wire share stays zeros on the device, whichever expert it is.
+TEST(CapturedOffloadSteps, WriteTheZerosOfSharedExpertsOnce) {
+  const std::string dir = conformance("conf-fp8");
+  TestModel tested = make(dir, Setting{0, 0.5, true}, "fake:reference");
+  StepBatch batch(tested, 5, 2);
+  ASSERT_TRUE(batch.step({0}, 20));
+  for (int step = 0; step < 6; ++step) ASSERT_TRUE(batch.step({0}, 1));
+  const ExpertCounters& c = tested.model->experts().counters();
+  EXPECT_GT(c.shared, 3);
+  EXPECT_GT(tested.fake->transfers()->cleared_bytes, 0);
+  EXPECT_LE(tested.fake->transfers()->cleared_bytes, tested.model->experts().expert_bytes());
+}
+
 TEST(CapturedOffloadSteps, GiveTheSameNumbersOnAGpu) {
   if (const auto gpu = kernels::make_cuda_backend({}); !gpu) GTEST_SKIP() << gpu.error().message;
   for (const std::string& dir : {nano_path(), conformance("conf-fp8")}) {

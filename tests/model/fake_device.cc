@@ -520,8 +520,9 @@ void FakeTransfers::copy_rows(std::byte* to, const std::byte* host, int64_t rows
   queue({to, host, width, rows, stride});
 }
 
-void FakeTransfers::clear(std::byte* to, int64_t bytes) {
-  queue({to, nullptr, bytes});
+void FakeTransfers::clear_rows(std::byte* to, int64_t rows, int64_t width, int64_t stride) {
+  for (int64_t row = 0; row < rows; ++row) queue({to + row * stride, nullptr, width});
+  cleared_bytes += rows * width;
 }
 
 void FakeTransfers::run_copies(int64_t until) {

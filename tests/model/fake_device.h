@@ -89,7 +89,7 @@ class FakeTransfers final : public device::Transfers {
   void copy(std::byte* to, const std::byte* host, int64_t bytes) override;
   void copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
                  int64_t stride) override;
-  void clear(std::byte* to, int64_t bytes) override;
+  void clear_rows(std::byte* to, int64_t rows, int64_t width, int64_t stride) override;
   [[nodiscard]] Mark copied() override;
   [[nodiscard]] Mark computed() override;
   void compute_waits_for(Mark copied) override;
@@ -101,7 +101,8 @@ class FakeTransfers final : public device::Transfers {
   int64_t pinned_bytes = 0;
   int64_t copies = 0;
   int64_t copied_bytes = 0;
-  int64_t copies_of_rows = 0;     // of the copies
+  int64_t copies_of_rows = 0;  // of the copies
+  int64_t cleared_bytes = 0;
   int64_t fail_copy_at = -1;      // the copy of that number, and all work after it
   std::function<void()> on_copy;  // as each is queued
 

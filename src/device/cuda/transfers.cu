@@ -41,7 +41,11 @@ class MappedMemory final : public Memory {
 Result<std::unique_ptr<CudaTransfers>> CudaTransfers::create(Context& context) {
   std::unique_ptr<CudaTransfers> made(new CudaTransfers(context));
   made->mapped_ = std::make_unique<MappedMemory>();
-  cudaError_t status = cudaStreamCreateWithFlags(&made->stream_, cudaStreamNonBlocking);
+  // Clearing is done by the device's processors: before what the other queue has for them.
+  int highest = 0;
+  cudaError_t status = cudaDeviceGetStreamPriorityRange(nullptr, &highest);
+  if (status == cudaSuccess)
+    status = cudaStreamCreateWithPriority(&made->stream_, cudaStreamNonBlocking, highest);
   made->events_.resize(kEvents, nullptr);
   for (cudaEvent_t& event : made->events_) {
     if (status == cudaSuccess) status = cudaEventCreate(&event);
@@ -92,8 +96,9 @@ void CudaTransfers::copy_rows(std::byte* to, const std::byte* host, int64_t rows
                  "copying a part of an expert");
 }
 
-void CudaTransfers::clear(std::byte* to, int64_t bytes) {
-  context_.check(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream_),
+void CudaTransfers::clear_rows(std::byte* to, int64_t rows, int64_t width, int64_t stride) {
+  context_.check(cudaMemset2DAsync(to, static_cast<size_t>(stride), 0, static_cast<size_t>(width),
+                                   static_cast<size_t>(rows), stream_),
                  "clearing an expert's place");
 }
 

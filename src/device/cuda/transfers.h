@@ -27,7 +27,7 @@ class CudaTransfers final : public Transfers {
   void copy(std::byte* to, const std::byte* host, int64_t bytes) override;
   void copy_rows(std::byte* to, const std::byte* host, int64_t rows, int64_t width,
                  int64_t stride) override;
-  void clear(std::byte* to, int64_t bytes) override;
+  void clear_rows(std::byte* to, int64_t rows, int64_t width, int64_t stride) override;
   // *word, mapped, becomes 1 behind the copies that were queued before.
   void signal(int32_t* word);
   [[nodiscard]] Mark copied() override { return record(stream_); }

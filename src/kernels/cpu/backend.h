@@ -147,6 +147,7 @@ class CpuBackend final : public Backend {
   Panels panels_;
   std::vector<const void*> hidden_sources_;
   PreparedInputs hidden_inputs_;
+  const std::function<void()>* meanwhile_ = nullptr;  // of the running call, until it is called
   Scratch hidden_;
   Scratch routed_;
 

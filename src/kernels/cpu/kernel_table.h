@@ -33,9 +33,10 @@ struct Tile {
   RowType type;
   int64_t in;       // elements of a row
   int64_t segment;  // kFp8: columns that share a scale; otherwise in
-  // What will probably be read after this tile: rows of the same length, one behind the other. May
-  // be null.
+  // What will probably be read after this tile: rows of the same length, so many bytes from one to
+  // the next. May be null.
   const void* next;
+  int64_t next_stride = 0;
 };
 
 // Activations made ready for tiles (prepare): every segment starts at a multiple of its padded

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "kernels/cpu/backend.h"
 #include "kernels/scalar/ops.h"
@@ -12,12 +13,9 @@ constexpr int64_t kRoutedBytes =
 constexpr int64_t kSumColumns = 1024;
 constexpr int64_t kPanelMemory = int64_t{128} << 20;  // of the experts' packed inputs at a time
 
-// Products with the first `in` inputs only. What comes after such rows does not lie behind them.
+// Products with the first `in` inputs only.
 void shorten(Tile* tiles, int64_t count, int64_t in) {
-  for (int64_t i = 0; i < count; ++i) {
-    tiles[i].in = in;
-    tiles[i].next = nullptr;
-  }
+  for (int64_t i = 0; i < count; ++i) tiles[i].in = in;
 }
 
 }  // namespace
@@ -147,11 +145,13 @@ void CpuBackend::expert_hidden_slab(const ExpertsParams& p, uint16_t* hidden, in
                  [&](int64_t i) { return rows[routes_[static_cast<size_t>(i)] / p.top_k]; });
   }
   pool_.parallel_for_nodes(
-      item_bounds_, grain_of(p.x.cols * kShortTile), [&](int64_t begin, int64_t end, int w) {
+      item_bounds_, grain_of(p.x.cols * kShortTile),
+      [&](int64_t begin, int64_t end, int w) {
         for (int64_t i = begin; i < end; ++i) {
           expert_gate_up(p, i, workers_[static_cast<size_t>(w)], hidden, width);
         }
-      });
+      },
+      std::exchange(meanwhile_, nullptr));
 }
 
 void CpuBackend::expert_gate_up(const ExpertsParams& p, int64_t index, Worker& worker,
@@ -269,9 +269,12 @@ void CpuBackend::add_routes(const ExpertsParams& p, const float* routed, int64_t
 
 void CpuBackend::experts(const ExpertsParams& p) {
   validate(p);
-  if (p.x.rows * p.top_k == 0) return;
   sort_routes(p);
-  if (routes_.empty()) return;
+  if (routes_.empty()) {
+    if (p.meanwhile != nullptr) (*p.meanwhile)();
+    return;
+  }
+  meanwhile_ = p.meanwhile;
   const int64_t width = p.shape.gate.out;
 
   sources_.resize(static_cast<size_t>(p.x.rows));

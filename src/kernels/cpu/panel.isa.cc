@@ -462,7 +462,7 @@ class ManyPanels {
       const auto* row = static_cast<const uint8_t*>(tile.rows[r]);
       const auto* after = static_cast<const uint8_t*>(tile.next);
       const uint8_t* ahead = later < row_bytes  ? row + later
-                             : after != nullptr ? after + r * row_bytes
+                             : after != nullptr ? after + r * tile.next_stride
                                                 : row;
       widen_row<kType>(tile, r, r, place.block, ahead, buffer, weights_);
     }

@@ -101,7 +101,7 @@ LS_SIMD void prefetch_row(const Tile& tile, int64_t r, int64_t offset) {
   if (offset < bytes) {
     prefetch(static_cast<const uint8_t*>(tile.rows[r]) + offset);
   } else if (tile.next != nullptr) {
-    prefetch(static_cast<const uint8_t*>(tile.next) + r * bytes + offset - bytes);
+    prefetch(static_cast<const uint8_t*>(tile.next) + r * tile.next_stride + offset - bytes);
   }
 }
 
@@ -171,7 +171,7 @@ void matvec_rows(const Tile& tile, int64_t first, const void* const* inputs, flo
     rows[r] = static_cast<const uint8_t*>(tile.rows[first + r]);
     ahead[r] = later < tile.count     ? static_cast<const uint8_t*>(tile.rows[later])
                : tile.next != nullptr ? static_cast<const uint8_t*>(tile.next) +
-                                            (later - tile.count) * tile.in * element_size(kType)
+                                            (later - tile.count) * tile.next_stride
                                       : rows[r];
   }
   for (int t = 0; t < kInputs; ++t) x[t] = static_cast<const uint8_t*>(inputs[t]);

@@ -32,6 +32,7 @@ Tile weight_tile(const WeightView& w, int64_t first, int64_t count, const void* 
   tile.type = row_type(w.dtype);
   tile.in = w.in;
   tile.next = next;
+  tile.next_stride = w.in * dtype_size(w.dtype);
   tile.segment = fp8 ? std::min<int64_t>(w.block_cols, w.in) : w.in;
   for (int64_t r = 0; r < count; ++r) {
     tile.rows[r] = w.row(first + r);

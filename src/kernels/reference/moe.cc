@@ -63,6 +63,7 @@ void ReferenceBackend::router(const RouterParams& p) {
 
 void ReferenceBackend::experts(const ExpertsParams& p) {
   validate(p);
+  if (p.meanwhile != nullptr) (*p.meanwhile)();
   const int64_t width = p.x.cols;
   const int64_t route_count = p.x.rows * p.top_k;
   std::vector<std::vector<int64_t>> routes(static_cast<size_t>(p.num_experts));
