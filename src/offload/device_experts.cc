@@ -302,6 +302,11 @@ void DeviceExperts::settle() {
     counters_.wire_seconds += *seconds;
     return true;
   });
+  std::erase_if(gaps_, [this](const Gap& gap) {
+    if (!wire_.passed(gap.begin)) return false;
+    counters_.wire_idle_seconds += wire_.seconds_between(gap.end, gap.begin).value_or(0);
+    return true;
+  });
   for (const int32_t expert : passing_) {
     const int64_t at = find_in_ring(expert);
     ring_[static_cast<size_t>(at)] = {};
@@ -313,8 +318,7 @@ void DeviceExperts::settle() {
 void DeviceExperts::begin_step(int64_t tokens) {
   if (streaming_) {
     LS_CHECK(serves(tokens) && cpu_ != nullptr);
-    await_stream();
-    stream_shared_ = true;
+    begin_beside();
   }
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
@@ -327,6 +331,7 @@ void DeviceExperts::begin_step(int64_t tokens) {
   stream_from_ = counters_.wire_bytes;
   stream_layers_ = 0;
   stream_shared_ = false;
+  last_copied_ = 0;
   wanted_.clear();
   drop_stale(-1);
   stream_ahead(0);
@@ -351,7 +356,11 @@ double DeviceExperts::await_stream() {
 }
 
 void DeviceExperts::end_step(int64_t tokens) {
-  if (!serves(tokens)) end_stream();
+  if (!serves(tokens)) {
+    end_stream();
+  } else if (streaming_) {
+    end_beside();
+  }
   if (released_) {
     // Copies that nobody waited for write to words and slots.
     const Mark last = wire_.copied();

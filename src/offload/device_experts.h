@@ -132,6 +132,8 @@ class DeviceExperts {
   // [per_layer] tokens that the last call routed to each expert of its layer.
   [[nodiscard]] const std::vector<int32_t>& tokens_of() const { return tokens_of_; }
   [[nodiscard]] const ExpertCounters& counters() const { return counters_; }
+  // Benchmarks: of steps beside streams, since the start.
+  [[nodiscard]] const BesideCounters& beside() const { return beside_; }
   [[nodiscard]] int64_t pool_bytes() const { return bank_.blocks() * bank_.copied_bytes(); }
   // Missing experts of each call of the last step.
   [[nodiscard]] const std::vector<int64_t>& misses_of_step() const { return last_misses_; }
@@ -194,6 +196,12 @@ class DeviceExperts {
   // Takes a free block, of which there is one.
   int64_t take_block(int32_t expert);
   void stream_in(int32_t expert);
+  // The wire's copies into the block are next: how long it had none is known when they have begun.
+  void note_gap(const Block& block);
+  void begin_beside();
+  void end_beside();
+  // Of those that came ahead for the next layer, how many are there.
+  [[nodiscard]] int64_t arrived_ahead();
   // The blocks of these experts are free once what is queued has passed.
   void stream_out(std::span<const int32_t> experts);
   void stream_ahead(int64_t index);
@@ -248,10 +256,24 @@ class DeviceExperts {
     bool undisturbed;  // no copy of it waited for the device's computing
   };
   std::vector<Observation> in_flight_;  // fetches whose time is not known yet
-  std::vector<int32_t> passing_;        // in the ring for the running layer only
-  Mark end_ = 0;                        // of what is queued of the step that is served
-  Mark stream_routes_ = 0;              // the routes of the layer that streams are there
-  bool streaming_ = false;              // a step has begun that streams, and has not ended
+  struct Gap {
+    Mark end;    // of the copies before
+    Mark begin;  // of the next ones
+  };
+  std::vector<Gap> gaps_;    // of a stream's copies, whose time is not known yet
+  Mark last_copied_ = 0;     // of the running stream
+  Mark last_awaited_ = 0;    // by a copy of it
+  std::vector<Mark> ahead_;  // copies for the next layer, in their order
+  BesideCounters beside_;
+  struct {
+    Stopwatch watch;
+    ExpertCounters before;
+    int64_t arrived = 0;
+  } step_beside_;                 // that runs
+  std::vector<int32_t> passing_;  // in the ring for the running layer only
+  Mark end_ = 0;                  // of what is queued of the step that is served
+  Mark stream_routes_ = 0;        // the routes of the layer that streams are there
+  bool streaming_ = false;        // a step has begun that streams, and has not ended
   bool wire_left_ = false;
   int64_t ahead_bytes_ = 0;     // copied ahead of the next layer of it
   Stopwatch stream_;            // since it began

@@ -64,10 +64,12 @@ void DeviceExperts::stream_ahead(int64_t index) {
   const int64_t first = index * experts_.per_layer();
   const Mark begin = wire_.copied();
   const int64_t before = counters_.wire_bytes;
+  ahead_.clear();
   for (int64_t e = first; e < first + experts_.per_layer() && !free_blocks_.empty(); ++e) {
     const auto expert = static_cast<int32_t>(e);
     if (slots_.find(expert) >= 0) continue;
     stream_in(expert);
+    ahead_.push_back(last_copied_);
     ++counters_.prefetched;
     counters_.wire_bytes += bank_.copied_bytes();
   }
@@ -89,9 +91,37 @@ int64_t DeviceExperts::take_block(int32_t expert) {
 
 void DeviceExperts::stream_in(int32_t expert) {
   const int64_t at = take_block(expert);
+  Block& block = ring_[static_cast<size_t>(at)];
+  note_gap(block);
   bank_.copy(expert, options_.slots + at);
   bank_.point(expert, options_.slots + at);
-  ring_[static_cast<size_t>(at)].copied = wire_.copied();
+  last_copied_ = block.copied = wire_.copied();
+}
+
+void DeviceExperts::note_gap(const Block& block) {
+  if (last_copied_ != 0 && block.computed != last_awaited_)
+    gaps_.push_back({last_copied_, wire_.copied()});
+  last_awaited_ = block.computed;
+}
+
+void DeviceExperts::begin_beside() {
+  await_stream();
+  stream_shared_ = true;
+  step_beside_ = {.watch = {}, .before = counters_, .arrived = arrived_ahead()};
+}
+
+void DeviceExperts::end_beside() {
+  ++beside_.steps;
+  beside_.seconds += step_beside_.watch.seconds();
+  beside_.wire_bytes += (arrived_ahead() - step_beside_.arrived) * bank_.copied_bytes();
+  beside_.used = beside_.used + (counters_ - step_beside_.before);
+}
+
+// Copies pass in their order.
+int64_t DeviceExperts::arrived_ahead() {
+  return std::partition_point(ahead_.begin(), ahead_.end(),
+                              [this](Mark copied) { return wire_.passed(copied); }) -
+         ahead_.begin();
 }
 
 void DeviceExperts::compute_on_device(const Layer& layer, std::span<const int32_t> experts) {
