@@ -1,6 +1,6 @@
-// A layer's routes go out to the host, its decision comes back. The waits are polls inside the
-// kernel that needs what is waited for: behind a wait of the stream its launch would still be to
-// come. No block waits for another block, so nothing is kept from running.
+// A layer's routes go out to the host, its decision comes back. Waits are polls by kernels: behind
+// a wait of the stream the launch of what needs it would still be to come. No block waits for
+// another block, so nothing is kept from running.
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/validate.h"
@@ -69,12 +69,15 @@ __global__ void take(TakeRoutesParams p) {
   }
 }
 
+// One thread for all: the host may take milliseconds, and every block's polls would be reads of one
+// line of its memory, over the wire that a stream's copies need meanwhile.
+__global__ void await_sum(const int32_t* word, int32_t* said) {
+  *said = poll(word);
+}
+
 // Grid: y.rows in y.
-__global__ void accumulate(AddParams p, const int32_t* word) {
-  __shared__ int32_t said;
-  if (threadIdx.x == 0) said = poll(word);
-  __syncthreads();
-  if (said != RouteExchange::kThere) return;
+__global__ void accumulate(AddParams p, const int32_t* said) {
+  if (*said != RouteExchange::kThere) return;
   const float* x = reinterpret_cast<const float*>(p.x.data) + int64_t{blockIdx.y} * p.x.stride;
   float* y = reinterpret_cast<float*>(p.y.data) + int64_t{blockIdx.y} * p.y.stride;
   const int64_t stride = int64_t{gridDim.x} * kThreads;
@@ -115,13 +118,14 @@ void take_routes(Context& context, const TakeRoutesParams& p) {
   context.launched("take_routes");
 }
 
-void add_when(Context& context, const AddParams& p, const int32_t* word) {
+void add_when(Context& context, const AddParams& p, const int32_t* word, int32_t* said) {
   validate(p);
-  LS_CHECK(word != nullptr && p.y.rows >= 1 && p.y.cols >= 1);
+  LS_CHECK(word != nullptr && said != nullptr && p.y.rows >= 1 && p.y.cols >= 1);
   LS_CHECK_MSG(p.y.rows <= 65535, "{} rows", p.y.rows);
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(ceil_div(p.y.cols, kThreads), 32)),
                   static_cast<unsigned>(p.y.rows));
-  accumulate<<<grid, kThreads, 0, context.stream()>>>(p, word);
+  await_sum<<<1, 1, 0, context.stream()>>>(word, said);
+  accumulate<<<grid, kThreads, 0, context.stream()>>>(p, said);
   context.launched("add_when");
 }
 
