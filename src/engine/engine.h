@@ -198,6 +198,8 @@ class Engine {
   [[nodiscard]] bool splits(const StepPlan& plan) const;
   void begin_pass(StepPlan& plan);
   void go_on_with_pass();
+  // Up to its next pause; false: there is none.
+  bool advance_pass();
   void finish_pass();
   void end_pass();
   [[nodiscard]] bool pass_is_wanted() const;

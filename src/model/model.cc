@@ -109,6 +109,7 @@ void Model::begin_pass(const StepInput& input) {
            input.cancel == nullptr);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
   experts_.begin_step(input.batch.tokens);
+  experts_.pause_layers();
   pass_ = {input, main_.arrays.stage(input), longest_context(input.batch)};
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
@@ -116,11 +117,18 @@ void Model::begin_pass(const StepInput& input) {
 }
 
 bool Model::advance_pass() {
-  LS_CHECK(pass_ && pass_->next_layer < config_->num_layers);
+  LS_CHECK(pass_);
+  experts_.finish_layer();
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
-  LS_CHECK(queue_layer(step, pass_->input, pass_->next_layer++).has_value());  // nothing cancels it
-  return pass_->next_layer < config_->num_layers;
+  while (pass_->queued_layers < config_->num_layers) {
+    const int64_t layer = pass_->queued_layers++;
+    LS_CHECK(queue_layer(step, pass_->input, layer).has_value());  // nothing cancels it
+    const bool last = pass_->queued_layers == config_->num_layers;
+    // Behind a dense layer the wire has had nothing new.
+    if (experts_.layer_pauses() || (layer >= config_->first_k_dense && !last)) return true;
+  }
+  return false;
 }
 
 double Model::await_pass() {
@@ -129,7 +137,7 @@ double Model::await_pass() {
 }
 
 Result<void> Model::finish_pass(const StepOutput& output) {
-  LS_CHECK(pass_ && pass_->next_layer == config_->num_layers);
+  LS_CHECK(pass_ && pass_->queued_layers == config_->num_layers && !experts_.layer_pauses());
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
   auto done = run_head(step, weights_.norm, weights_.lm_head, pass_->input, output);

@@ -330,6 +330,7 @@ void DeviceExperts::begin_step(int64_t tokens) {
   stream_ = Stopwatch();
   stream_from_ = counters_.wire_bytes;
   stream_layers_ = 0;
+  ahead_bytes_ = 0;
   stream_shared_ = false;
   last_copied_ = 0;
   wanted_.clear();
@@ -340,6 +341,8 @@ void DeviceExperts::begin_step(int64_t tokens) {
 // Rates fade, as a shared machine may have had a good moment.
 void DeviceExperts::end_stream() {
   streaming_ = false;
+  pausing_ = false;
+  rest_.reset();
   if (stream_shared_ || stream_layers_ < experts_.layers()) return;
   const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_);
   stream_rate_ = std::max(0.98 * stream_rate_, bytes / stream_.seconds());
@@ -350,8 +353,11 @@ double DeviceExperts::await_stream() {
   const Mark here = wire_.computed();
   while (!wire_.passed(here)) __builtin_ia32_pause();
   settle();
-  if (stream_layers_ == 0) return INFINITY;
-  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_ - ahead_bytes_);
+  if (stream_layers_ == 0 && !rest_) return INFINITY;
+  // What is queued and nobody has waited for.
+  int64_t coming = ahead_bytes_;
+  if (rest_) coming += static_cast<int64_t>(rest_->staged - rest_->done) * bank_.copied_bytes();
+  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_ - coming);
   return stream_.seconds() - bytes / stream_rate_;
 }
 

@@ -84,6 +84,9 @@ class DeviceExperts {
   // of a long one, of which there is one at a time, short ones may begin and end: there is a CPU.
   void begin_step(int64_t tokens);
   // As ExpertStore's.
+  void pause_layers(bool pausing) { pausing_ = pausing; }
+  [[nodiscard]] bool layer_pauses() const { return rest_.has_value(); }
+  void finish_layer();
   double await_stream();
   void leave_wire(bool left) { wire_left_ = left; }
   // The layer's routes are there. What is queued between this and run() goes on while the host
@@ -167,6 +170,10 @@ class DeviceExperts {
   };
   void queue(const Layer& layer);
   void stream(const Layer& layer);
+  // The next group of the layer that streams, of those before `end` in its order.
+  void compute_group(size_t end);
+  // Into free blocks, what the layer that streams still misses.
+  void stream_in_more();
   void end_stream();
   void compute(const Layer& layer, const int32_t* ids);
   // ids [tokens, top_k]: what is none becomes -1.
@@ -200,8 +207,8 @@ class DeviceExperts {
   void note_gap(const Block& block);
   void begin_beside();
   void end_beside();
-  // Of those that came ahead for the next layer, how many are there.
-  [[nodiscard]] int64_t arrived_ahead();
+  // Of the experts that were on the wire when the step beside began, those that have come.
+  [[nodiscard]] int64_t arrived_beside();
   // The blocks of these experts are free once what is queued has passed.
   void stream_out(std::span<const int32_t> experts);
   void stream_ahead(int64_t index);
@@ -260,21 +267,30 @@ class DeviceExperts {
     Mark end;    // of the copies before
     Mark begin;  // of the next ones
   };
-  std::vector<Gap> gaps_;    // of a stream's copies, whose time is not known yet
-  Mark last_copied_ = 0;     // of the running stream
-  Mark last_awaited_ = 0;    // by a copy of it
-  std::vector<Mark> ahead_;  // copies for the next layer, in their order
+  std::vector<Gap> gaps_;  // of a stream's copies, whose time is not known yet
+  Mark last_copied_ = 0;   // of the running stream
+  Mark last_awaited_ = 0;  // by a copy of it
   BesideCounters beside_;
   struct {
     Stopwatch watch;
     ExpertCounters before;
-    int64_t arrived = 0;
+    std::vector<Mark> copies;     // of the stream, in their order
+    int64_t arrived = 0;          // of these, when it began
   } step_beside_;                 // that runs
   std::vector<int32_t> passing_;  // in the ring for the running layer only
   Mark end_ = 0;                  // of what is queued of the step that is served
   Mark stream_routes_ = 0;        // the routes of the layer that streams are there
   bool streaming_ = false;        // a step has begun that streams, and has not ended
   bool wire_left_ = false;
+  // A layer that streams and is not queued to its end.
+  struct Rest {
+    Layer layer;
+    std::vector<int32_t> order;  // experts without a slot
+    size_t staged = 0;           // of these, in the ring or on their way
+    size_t done = 0;             // of these, computed by what is queued
+  };
+  std::optional<Rest> rest_;
+  bool pausing_ = false;        // layers that stream stop in their middle
   int64_t ahead_bytes_ = 0;     // copied ahead of the next layer of it
   Stopwatch stream_;            // since it began
   int64_t stream_from_ = 0;     // counters_.wire_bytes then

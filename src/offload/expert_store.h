@@ -99,6 +99,14 @@ class ExpertStore {
   void begin_step(int64_t tokens);
   // After the work of the step of so many tokens has been waited for.
   void end_step(int64_t tokens);
+  // Layers of the step that streams are queued up to their middle, until it ends: while the wire
+  // brings the rest of their experts the device has nothing to do. x, routes and y of run() stay
+  // until finish_layer().
+  void pause_layers() { device_->pause_layers(true); }
+  // There is such a rest.
+  [[nodiscard]] bool layer_pauses() const { return device_->layer_pauses(); }
+  // Queues it, if there is any, and the copies for the layer after it.
+  void finish_layer() { device_->finish_layer(); }
   // A step streams: until the device has done what was queued. Seconds that it is behind a stream
   // with nothing beside it, as those were; infinite: not known before its first layer.
   double await_stream() { return device_->await_stream(); }

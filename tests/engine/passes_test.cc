@@ -20,6 +20,11 @@ EngineOptions options(double share) {
           .beside_share = share};
 }
 
+int64_t moe_layers(const TestModel& test) {
+  const GlmConfig& config = test.model->config();
+  return config.num_layers - config.first_k_dense;
+}
+
 // One request decodes, then a long prompt comes.
 struct Meeting {
   Meeting(TestModel& test, const EngineOptions& chosen, int64_t prompts = 1)
@@ -37,10 +42,10 @@ struct Meeting {
   [[nodiscard]] int32_t vocab() const {
     return static_cast<int32_t>(model.model->config().vocab_size);
   }
-  // Until the pass has gone on by so many layers.
-  void enter(int64_t layers) {
+  // Until the pass has gone on by so many pauses.
+  void enter(int64_t pauses) {
     while (!model.model->in_pass()) engine->step();
-    for (int64_t i = 0; i < layers; ++i) engine->step();
+    for (int64_t i = 0; i < pauses; ++i) engine->step();
     LS_CHECK(model.model->in_pass());
   }
   void finish() {
@@ -71,7 +76,7 @@ void expect_tokens(const Meeting& meeting, int64_t prompts = 1) {
   }
 }
 
-TEST(PausingPasses, WhoDecodesGetsATokenAfterEveryLayer) {
+TEST(PausingPasses, WhoDecodesGetsATokenInEveryLayerWhoseExpertsStream) {
   for (const double share : {0.0, 0.4}) {
     TestModel model = streaming_model(kSmall, share);
     Meeting meeting(model, options(kAfterEveryLayer));
@@ -85,7 +90,7 @@ TEST(PausingPasses, WhoDecodesGetsATokenAfterEveryLayer) {
       EXPECT_EQ(report.beside_seconds > 0, report.decode_tokens > 0 && model.model->in_pass());
     }
     const auto got = static_cast<int64_t>(meeting.decoding.ids.size()) - before;
-    EXPECT_GE(got, model.model->config().num_layers);
+    EXPECT_GE(got, moe_layers(model) - 1);
     EXPECT_EQ(model.model->replayed_steps() - replayed, got) << "captured steps";
     EXPECT_EQ(model.fake->launches - launches, got);
     EXPECT_EQ(meeting.engine->counters().paused_passes, 1);
@@ -107,6 +112,33 @@ TEST(PausingPasses, NobodyPausesWhereItIsNotWantedOrGainsNothing) {
   EXPECT_EQ(passes(streaming_model(kSmall, 1), kAfterEveryLayer), 0) << "nothing streams";
   EXPECT_EQ(passes(streaming_model(kSmall, 0.3, -1, /*with_cpu=*/false), kAfterEveryLayer), 0)
       << "the wire would have to bring what the others miss";
+}
+
+// In a model of time with the proportions of a large model: half a layer's copies take 40 ms, a
+// long step's attention 15, a step beside it 30 of the CPU's experts.
+TEST(PausingPasses, StepsInThemLeaveTheWireBusy) {
+  TestModel model = streaming_model(kSmall, 0);
+  const offload::ExpertStore& store = model.model->experts();
+  constexpr double kExpert = 10e-3;
+  model.fake->set_times({.operation =
+                             [](const std::string& operation, int64_t rows) {
+                               if (rows <= kBeside) return 1e-6;
+                               return operation == "sparse_mla" ? 15e-3 : 0.5e-3;
+                             },
+                         .copied_byte = kExpert / static_cast<double>(store.expert_bytes()),
+                         .host_sum = 10e-3});
+  Meeting meeting(model, options(kAfterEveryLayer));
+  meeting.engine->step();
+  ASSERT_TRUE(model.model->in_pass());
+  const double idle = store.counters().wire_idle_seconds;
+  const double begin = model.fake->host_seconds();
+  while (meeting.prompt[0].ids.empty()) meeting.engine->step();
+  EXPECT_EQ(meeting.engine->counters().beside_steps, moe_layers(model));
+  EXPECT_NEAR(store.counters().wire_idle_seconds - idle, 0, 1e-3);
+  const auto left = static_cast<double>(store.experts().size() - 4 - 3);
+  EXPECT_NEAR(model.fake->host_seconds() - begin, left * kExpert, kExpert);
+  meeting.finish();
+  expect_tokens(meeting);
 }
 
 // A share of nothing: only what the copies ahead cover, which at these costs is little.
@@ -138,14 +170,14 @@ TEST(PausingPasses, CapturedDraftsGoOnFromStepsBesideThem) {
 }
 
 TEST(PausingPasses, TheWireIsTheStreams) {
-  TestModel model = streaming_model(kSmall, 0.4, /*forced_fetch=*/1);
+  TestModel model = streaming_model(kSmall, 0, /*forced_fetch=*/1);
   Meeting meeting(model, options(kAfterEveryLayer));
   meeting.enter(0);
   const auto& counters = model.model->experts().counters();
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 2; ++i) {
     const offload::ExpertCounters before = counters;
     const int64_t steps = meeting.engine->counters().beside_steps;
-    // By hand: a step of those who decode alone, between two layers.
+    // By hand: a step of those who decode alone, in a pause.
     ASSERT_TRUE(model.model->in_pass());
     meeting.engine->step();
     ASSERT_EQ(meeting.engine->counters().beside_steps, steps + 1);
@@ -157,12 +189,12 @@ TEST(PausingPasses, TheWireIsTheStreams) {
 
 TEST(PausingPasses, ACancelledPromptEndsItsPassAtTheNextLayer) {
   TestModel model = streaming_model(kSmall, 0.3);
-  for (int64_t layers = 0; layers < model.model->config().num_layers; ++layers) {
+  for (int64_t pauses = 0; pauses < moe_layers(model) - 1; ++pauses) {
     Meeting meeting(model, options(kAfterEveryLayer));
-    meeting.enter(layers);
+    meeting.enter(pauses);
     meeting.engine->cancel(meeting.ids[0]);
     meeting.engine->step();
-    EXPECT_FALSE(model.model->in_pass()) << layers;
+    EXPECT_FALSE(model.model->in_pass()) << pauses;
     EXPECT_EQ(meeting.prompt[0].result.reason, FinishReason::kCancelled);
     meeting.engine->check_conservation();
     model.model->experts().device()->slots().check_conservation(/*idle=*/true);
@@ -212,7 +244,7 @@ TEST(PausingPasses, ABudgetMayChangeInThePauses) {
   const int64_t block = offload::DeviceBank::block_bytes(store.experts());
   for (const int64_t slots : {int64_t{0}, store.slots(), store.slots() / 2}) {
     Meeting meeting(model, options(kAfterEveryLayer));
-    meeting.enter(1);
+    meeting.enter(0);
     ASSERT_TRUE(store.limit_slots(slots * block));
     meeting.engine->step();
     ASSERT_TRUE(model.model->in_pass());
@@ -306,7 +338,7 @@ TEST(PausingPasses, GiveTheTokensOfMixedStepsOnAGpu) {
     meeting.finish();
     EXPECT_EQ(meeting.engine->counters().paused_passes, share < 0 ? 0 : 1);
     if (share > 0) {
-      EXPECT_GE(meeting.engine->counters().beside_steps, model.model->config().num_layers);
+      EXPECT_GE(meeting.engine->counters().beside_steps, moe_layers(model) - 1);
     }
     for (const Generated* each : {&meeting.decoding, &meeting.prompt[0]}) ids.push_back(each->ids);
     model.model->experts().device()->slots().check_conservation(/*idle=*/true);
