@@ -47,10 +47,7 @@ class OffloadBench {
       }
     }
     if (options_.grouped) LS_TRY_VOID(grouped());
-    if (options_.prefill && loaded_.cpu_backend != nullptr &&
-        std::any_of(options_.beside.begin(), options_.beside.end(),
-                    [](int64_t n) { return n > 0; }))
-      LS_TRY_VOID(measure_wire_loads(loaded_, wire_alone_, cancel_, report_));
+    if (options_.prefill) LS_TRY_VOID(wire_loads());
     for (const int64_t ring : options_.rings) {
       if (options_.prefill) LS_TRY_VOID(prefill_with(ring));
     }
@@ -445,6 +442,15 @@ class OffloadBench {
     const double layer = static_cast<double>(store().experts().per_layer() * bytes_);
     row(name, 1 / seconds, "tokens/s", wire_alone_ / layer / static_cast<double>(moe_layers()));
     return {};
+  }
+
+  // Where steps run beside prompts: what each part of such a step takes of the wire.
+  Result<void> wire_loads() {
+    const bool beside = std::any_of(options_.beside.begin(), options_.beside.end(),
+                                    [](int64_t sequences) { return sequences > 0; });
+    const bool graphs = dynamic_cast<device::Graphs*>(loaded_.backend.get()) != nullptr;
+    if (!beside || !graphs || loaded_.cpu_backend == nullptr) return {};
+    return measure_wire_loads(loaded_, wire_alone_, cancel_, report_);
   }
 
   Result<void> prefill_with(int64_t ring) {

@@ -166,7 +166,8 @@ class Beside {
     row("launch, head, logits",
         each(steps_.seconds - used.cpu_seconds - used.handshake_seconds - used.policy_seconds),
         "ms");
-    row("CPU experts", static_cast<double>(used.cpu_bytes) / used.cpu_seconds / 1e9, "GB/s");
+    if (used.cpu_seconds > 0)
+      row("CPU experts", static_cast<double>(used.cpu_bytes) / used.cpu_seconds / 1e9, "GB/s");
     row("wire meanwhile", static_cast<double>(steps_.wire_bytes) / steps_.seconds / 1e9, "GB/s",
         options_.wire_alone / 1e9);
   }

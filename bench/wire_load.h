@@ -10,8 +10,8 @@
 namespace longshore::bench {
 
 // Rows into the report: the wire with each load and with both, and the CPU's experts alone and
-// beside the wire. loaded: on a device with experts in host memory and a CPU beside it, idle.
-// wire_alone: bytes/s, the bound. kMemory, kDevice, kCancelled.
+// beside the wire. loaded: on a device with graphs, experts in host memory and a CPU beside it,
+// idle. wire_alone: bytes/s, the bound. kMemory, kDevice, kCancelled.
 Result<void> measure_wire_loads(session::LoadedModel& loaded, double wire_alone,
                                 const CancelToken& cancel, Report& report);
 

@@ -2,7 +2,7 @@
 // ragged batch of decoding sequences and prefill chunks.
 //
 // Where the experts of prompts stream from host memory, such a chunk is a pass of its own that
-// pauses between layers for steps of those who decode (model::Model::begin_pass).
+// pauses for steps of those who decode (model::Model::begin_pass).
 //
 // submit -> Scheduler (who runs: a StepPlan) -> BatchBuilder (ids, positions, page table) ->
 // Model::forward -> Sampler -> Listener. Pages come from one KvPool; finished and full pages stay
@@ -47,7 +47,7 @@ struct EngineOptions {
   bool prefix_cache = true;
   Speculation speculation = {};  // its layer outlives the engine
   // How much longer steps beside it may make a prompts' pass that pauses, of its time. Infinite: a
-  // step after every layer. Negative, and where one step alone would make a whole pass longer than
+  // step in every pause. Negative, and where one step alone would make a whole pass longer than
   // that: no pass pauses, who decodes gets one token in each.
   double beside_share = 1.0 / 12;
 };
@@ -200,6 +200,7 @@ class Engine {
   void go_on_with_pass();
   // Up to its next pause; false: there is none.
   bool advance_pass();
+  void count_pass_layers();
   void finish_pass();
   void end_pass();
   [[nodiscard]] bool pass_is_wanted() const;
@@ -271,6 +272,7 @@ class Engine {
   struct Pass {
     StepPlan plan;
     Batch batch;
+    int64_t layers = 0;  // that reports have
     Stopwatch since_begin;
     Stopwatch since_token;    // of those who decode beside it
     double behind = 0;        // seconds, when last known

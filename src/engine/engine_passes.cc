@@ -2,6 +2,7 @@
 // pass.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/engine.h"
 
@@ -48,10 +49,14 @@ void Engine::begin_pass(StepPlan& plan) {
 }
 
 bool Engine::advance_pass() {
-  const int64_t before = model_->queued_layers();
   const bool more = model_->advance_pass();
-  report_.pass_layers += model_->queued_layers() - before;
+  count_pass_layers();
   return more;
+}
+
+void Engine::count_pass_layers() {
+  const int64_t layers = model_->queued_layers();
+  report_.pass_layers += layers - std::exchange(pass_->layers, layers);
 }
 
 // One of its prompts has somebody who waits for it.
@@ -86,6 +91,7 @@ void Engine::go_on_with_pass() {
 
 // A step beside the pass has given its tokens.
 void Engine::count_beside() {
+  count_pass_layers();
   pass_->stepped_on = true;
   report_.beside_seconds = pass_->since_token.lap();
   ++counters_.beside_steps;

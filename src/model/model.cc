@@ -70,7 +70,8 @@ Result<void> Model::run(const StepInput& input, const StepOutput& output) {
   tokens_ = input.batch.tokens;
   last_beside_ = goes_beside(tokens_);
   const int64_t longest = longest_context(input.batch);
-  if (graphs_ != nullptr) {
+  // Beside a pass a step is not captured: the pass goes on between its layers where it must.
+  if (graphs_ != nullptr && !pass_) {
     if (const StepGraphs::Step* graph = graphs_->find(input, longest);
         graph != nullptr && experts_.capturable(graph->shape.rows))
       return replay(*graph, input, output);
@@ -205,9 +206,20 @@ Result<void> Model::capture_steps(std::span<const LayerCache> caches, const Grap
 // input: caches and the token that cancels.
 Result<void> Model::queue_layers(StepContext& step, const int32_t* ids, const StepInput& input) {
   queue_embed(step, ids);
-  for (int64_t layer = 0; layer < config_->num_layers; ++layer)
+  for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
+    if (pass_) keep_wire_busy();
     LS_TRY_VOID(queue_layer(step, input, layer));
+  }
   return {};
+}
+
+// A step of many layers lasts longer than what the wire has to do in a pause.
+void Model::keep_wire_busy() {
+  const bool ends = pass_->queued_layers == config_->num_layers && !experts_.layer_pauses();
+  if (ends || experts_.wire_lasts()) return;
+  experts_.leave_beside();
+  (void)advance_pass();
+  experts_.enter_beside();
 }
 
 void Model::queue_embed(StepContext& step, const int32_t* ids) {

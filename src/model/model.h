@@ -59,7 +59,9 @@ class Model {
   }
 
   // forward() in parts, for a step whose experts stream from host memory: in its pauses forward()
-  // may run steps of up to beside_tokens(), over other positions. At most one such pass at a time.
+  // may run steps of up to beside_tokens(), over other positions. Where such a step lasts longer
+  // than the wire has work, the pass goes on to next pauses between its layers. At most one such
+  // pass at a time.
   [[nodiscard]] bool pausable(int64_t tokens) const;
   [[nodiscard]] int64_t beside_tokens() const;  // 0: no step is pausable
   // input's arrays stay as they are until the pass ends; it has no observer and is not cancelled
@@ -114,6 +116,7 @@ class Model {
                       const StepOutput& output);
   Result<void> queue_layers(StepContext& step, const int32_t* ids, const StepInput& input);
   void end_pass();
+  void keep_wire_busy();
   void queue_embed(StepContext& step, const int32_t* ids);
   Result<void> queue_layer(StepContext& step, const StepInput& input, int64_t layer);
 

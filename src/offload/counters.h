@@ -32,7 +32,7 @@ struct ExpertCounters {
   int64_t handshakes = 0;
 };
 
-// Steps of few tokens that ran between the layers of a stream.
+// Steps of few tokens that ran in the pauses of a stream.
 struct BesideCounters {
   int64_t steps = 0;
   double seconds = 0;

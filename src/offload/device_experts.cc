@@ -318,7 +318,8 @@ void DeviceExperts::settle() {
 void DeviceExperts::begin_step(int64_t tokens) {
   if (streaming_) {
     LS_CHECK(serves(tokens) && cpu_ != nullptr);
-    begin_beside();
+    step_beside_.layer = 0;
+    enter_beside();
   }
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
@@ -365,7 +366,8 @@ void DeviceExperts::end_step(int64_t tokens) {
   if (!serves(tokens)) {
     end_stream();
   } else if (streaming_) {
-    end_beside();
+    leave_beside();
+    ++beside_.steps;
   }
   if (released_) {
     // Copies that nobody waited for write to words and slots.

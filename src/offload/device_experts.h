@@ -6,9 +6,9 @@
 // (split.h), and keeps what it fetched in the slots of what is worth least (slots.h). What the
 // device does is queued once, by announce() and run(), in a captured graph as well; what the host
 // does is serve(), for every step. A step of many tokens (prefill): what is missing streams through
-// a ring of blocks, the layer after it ahead, and the slots stay as they are. Between the layers of
-// such a step steps of few tokens may run; the ring and the wire are the stream's meanwhile, and
-// what they miss is the CPU's. Specification: docs/decisions/expert-offload.md.
+// a ring of blocks, the layer after it ahead, and the slots stay as they are. In the pauses of such
+// a step steps of few tokens may run; the ring and the wire are the stream's meanwhile, and what
+// they miss is the CPU's. Specification: docs/decisions/expert-offload.md.
 //
 // Ownership: owns device memory; experts, backend and the CPU's backend outlive it. Threading: the
 // thread that calls the backend.
@@ -80,13 +80,16 @@ class DeviceExperts {
   // Whether the device goes on while the host serves: steps may be captured.
   [[nodiscard]] bool concurrent() const { return exchange_.concurrent(); }
 
-  // A step of so many tokens begins: the first layer of a long one comes ahead. Between the layers
-  // of a long one, of which there is one at a time, short ones may begin and end: there is a CPU.
+  // A step of so many tokens begins: the first layer of a long one comes ahead. In the pauses of a
+  // long one, of which there is one at a time, short ones may begin and end: there is a CPU.
   void begin_step(int64_t tokens);
   // As ExpertStore's.
   void pause_layers(bool pausing) { pausing_ = pausing; }
   [[nodiscard]] bool layer_pauses() const { return rest_.has_value(); }
   void finish_layer();
+  [[nodiscard]] bool wire_lasts();
+  void leave_beside();
+  void enter_beside();
   double await_stream();
   void leave_wire(bool left) { wire_left_ = left; }
   // The layer's routes are there. What is queued between this and run() goes on while the host
@@ -205,9 +208,8 @@ class DeviceExperts {
   void stream_in(int32_t expert);
   // The wire's copies into the block are next: how long it had none is known when they have begun.
   void note_gap(const Block& block);
-  void begin_beside();
-  void end_beside();
-  // Of the experts that were on the wire when the step beside began, those that have come.
+  // Of the experts that were on the wire when the step beside began or went on, those that have
+  // come.
   [[nodiscard]] int64_t arrived_beside();
   // The blocks of these experts are free once what is queued has passed.
   void stream_out(std::span<const int32_t> experts);
@@ -272,10 +274,12 @@ class DeviceExperts {
   Mark last_awaited_ = 0;  // by a copy of it
   BesideCounters beside_;
   struct {
-    Stopwatch watch;
+    Stopwatch watch;  // since it began or went on
     ExpertCounters before;
     std::vector<Mark> copies;     // of the stream, in their order
-    int64_t arrived = 0;          // of these, when it began
+    int64_t from = 0;             // of these, that were there then
+    int64_t last = 0;             // when wire_lasts() was asked
+    int64_t layer = 0;            // that came during a layer of it, at most
   } step_beside_;                 // that runs
   std::vector<int32_t> passing_;  // in the ring for the running layer only
   Mark end_ = 0;                  // of what is queued of the step that is served

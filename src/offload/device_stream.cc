@@ -1,5 +1,6 @@
 // Steps of many tokens: a layer's experts pass through the ring, the next layer's come ahead.
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "offload/device_experts.h"
@@ -63,9 +64,13 @@ void DeviceExperts::compute_group(size_t end) {
   // Small ones begin soon after their copies and free their blocks soon.
   const size_t group = std::clamp<size_t>(ring_.size() / 4, 1, 16);
   const size_t count = std::min(group, std::min(rest_->staged, end) - rest_->done);
+  LS_CHECK(count > 0);
   const std::span<const int32_t> now =
       std::span<const int32_t>(rest_->order).subspan(rest_->done, count);
-  wire_.compute_waits_for(block_of(now.back()).copied);
+  // Of what came ahead the last is not always the last that came: slots may go in a pause.
+  Mark copied = 0;
+  for (const int32_t expert : now) copied = std::max(copied, block_of(expert).copied);
+  wire_.compute_waits_for(copied);
   compute_on_device(rest_->layer, now);
   stream_out(now);
   rest_->done += count;
@@ -129,22 +134,32 @@ void DeviceExperts::note_gap(const Block& block) {
   last_awaited_ = block.computed;
 }
 
-void DeviceExperts::begin_beside() {
+void DeviceExperts::enter_beside() {
   await_stream();
   stream_shared_ = true;
-  step_beside_ = {.watch = {}, .before = counters_, .copies = {}};
+  step_beside_.watch = {};
+  step_beside_.before = counters_;
+  step_beside_.copies.clear();
   for (const Block& block : ring_) {
     if (block.expert >= 0) step_beside_.copies.push_back(block.copied);
   }
   std::sort(step_beside_.copies.begin(), step_beside_.copies.end());
-  step_beside_.arrived = arrived_beside();
+  step_beside_.from = step_beside_.last = arrived_beside();
 }
 
-void DeviceExperts::end_beside() {
-  ++beside_.steps;
+void DeviceExperts::leave_beside() {
   beside_.seconds += step_beside_.watch.seconds();
-  beside_.wire_bytes += (arrived_beside() - step_beside_.arrived) * bank_.copied_bytes();
+  beside_.wire_bytes += (arrived_beside() - step_beside_.from) * bank_.copied_bytes();
   beside_.used = beside_.used + (counters_ - step_beside_.before);
+}
+
+// Counted in copies, as they are slower while the CPU computes; a quarter for what differs from
+// layer to layer.
+bool DeviceExperts::wire_lasts() {
+  auto& step = step_beside_;
+  const int64_t arrived = arrived_beside();
+  step.layer = std::max(step.layer, arrived - std::exchange(step.last, arrived));
+  return static_cast<int64_t>(step.copies.size()) - arrived > step.layer + step.layer / 4;
 }
 
 // Copies pass in their order.

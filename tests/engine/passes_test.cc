@@ -1,4 +1,4 @@
-// Prompts whose experts stream are read in passes that pause between layers for those who decode:
+// Prompts whose experts stream are read in passes that pause in their layers for those who decode:
 // every token is the one that comes without pauses, and whatever ends a pass ends it whole.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,8 +27,11 @@ int64_t moe_layers(const TestModel& test) {
 
 // One request decodes, then a long prompt comes.
 struct Meeting {
-  Meeting(TestModel& test, const EngineOptions& chosen, int64_t prompts = 1)
+  // host_sum: as set_times'. A step of 10 ms a layer fits in a pause.
+  Meeting(TestModel& test, const EngineOptions& chosen, int64_t prompts = 1,
+          double host_sum = 10e-3)
       : model(test), engine(make_engine(test, chosen)) {
+    set_times(test, host_sum);
     const auto captured = test.model->capture_steps(engine->caches(), {});
     LS_CHECK(captured.has_value() && engine->capture_drafts({}).has_value());
     LS_CHECK(engine->submit(greedy(prompt_of(5, vocab()), 60), record(decoding)).has_value());
@@ -81,8 +84,6 @@ TEST(PausingPasses, WhoDecodesGetsATokenInEveryLayerWhoseExpertsStream) {
     TestModel model = streaming_model(kSmall, share);
     Meeting meeting(model, options(kAfterEveryLayer));
     const auto before = static_cast<int64_t>(meeting.decoding.ids.size());
-    const int64_t replayed = model.model->replayed_steps();
-    const int64_t launches = model.fake->launches;
     while (meeting.prompt[0].ids.empty()) {
       meeting.engine->step();
       const StepReport& report = meeting.engine->last_step();
@@ -91,8 +92,6 @@ TEST(PausingPasses, WhoDecodesGetsATokenInEveryLayerWhoseExpertsStream) {
     }
     const auto got = static_cast<int64_t>(meeting.decoding.ids.size()) - before;
     EXPECT_GE(got, moe_layers(model) - 1);
-    EXPECT_EQ(model.model->replayed_steps() - replayed, got) << "captured steps";
-    EXPECT_EQ(model.fake->launches - launches, got);
     EXPECT_EQ(meeting.engine->counters().paused_passes, 1);
     EXPECT_EQ(meeting.engine->counters().beside_steps, got);
     meeting.finish();
@@ -114,31 +113,27 @@ TEST(PausingPasses, NobodyPausesWhereItIsNotWantedOrGainsNothing) {
       << "the wire would have to bring what the others miss";
 }
 
-// In a model of time with the proportions of a large model: half a layer's copies take 40 ms, a
-// long step's attention 15, a step beside it 30 of the CPU's experts.
+// Whether a step fits in a pause or lasts longer than a layer's copies.
 TEST(PausingPasses, StepsInThemLeaveTheWireBusy) {
-  TestModel model = streaming_model(kSmall, 0);
-  const offload::ExpertStore& store = model.model->experts();
-  constexpr double kExpert = 10e-3;
-  model.fake->set_times({.operation =
-                             [](const std::string& operation, int64_t rows) {
-                               if (rows <= kBeside) return 1e-6;
-                               return operation == "sparse_mla" ? 15e-3 : 0.5e-3;
-                             },
-                         .copied_byte = kExpert / static_cast<double>(store.expert_bytes()),
-                         .host_sum = 10e-3});
-  Meeting meeting(model, options(kAfterEveryLayer));
-  meeting.engine->step();
-  ASSERT_TRUE(model.model->in_pass());
-  const double idle = store.counters().wire_idle_seconds;
-  const double begin = model.fake->host_seconds();
-  while (meeting.prompt[0].ids.empty()) meeting.engine->step();
-  EXPECT_EQ(meeting.engine->counters().beside_steps, moe_layers(model));
-  EXPECT_NEAR(store.counters().wire_idle_seconds - idle, 0, 1e-3);
-  const auto left = static_cast<double>(store.experts().size() - 4 - 3);
-  EXPECT_NEAR(model.fake->host_seconds() - begin, left * kExpert, kExpert);
-  meeting.finish();
-  expect_tokens(meeting);
+  for (const double host_sum : {0.0, 10e-3, 25e-3, 35e-3}) {
+    TestModel model = streaming_model(kSmall, 0);
+    const offload::ExpertStore& store = model.model->experts();
+    Meeting meeting(model, options(kAfterEveryLayer), /*prompts=*/1, host_sum);
+    int64_t layers = 0;
+    const auto step = [&] {
+      meeting.engine->step();
+      layers += meeting.engine->last_step().pass_layers;
+    };
+    const double idle = store.counters().wire_idle_seconds;
+    while (meeting.prompt[0].ids.empty()) step();
+    EXPECT_NEAR(store.counters().wire_idle_seconds - idle, 0, 1e-3) << host_sum;
+    const int64_t steps = meeting.engine->counters().beside_steps;
+    EXPECT_TRUE(host_sum > 10e-3 ? steps >= 1 : steps == moe_layers(model))
+        << host_sum << ": " << steps;
+    EXPECT_EQ(layers, model.model->config().num_layers);
+    meeting.finish();
+    expect_tokens(meeting);
+  }
 }
 
 // A share of nothing: only what the copies ahead cover, which at these costs is little.
@@ -299,7 +294,7 @@ TEST(PausingPasses, TheDraftsWireComesBackHoweverTheyEnd) {
     const offload::ExpertCounters& draft = model.mtp->experts().counters();
     meeting->enter(0);
     const offload::ExpertCounters before = draft;
-    meeting->enter(2);
+    meeting->enter(1);
     ASSERT_GT(meeting->engine->counters().beside_steps, 0);
     EXPECT_GT((draft - before).computed_on_cpu, 0) << "although told to fetch everything";
     EXPECT_EQ((draft - before).fetched, 0);
