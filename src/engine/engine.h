@@ -69,7 +69,9 @@ struct StepReport {
   int64_t tokens = 0;             // that decoding sequences got
   int64_t passes = 0;             // forward passes that ended
   int64_t pass_layers = 0;        // that a pass which pauses went on by
-  double pass_seconds = 0;  // of these, where others decode beside them; not in forward_seconds
+  // Of these, where others decode beside them. Not in forward_seconds, which have what a pass went
+  // on by during a step beside it.
+  double pass_seconds = 0;
   // Between two tokens of those who decode beside a pass: the step's token, and the time since the
   // one before or the pass's begin. 0: none did.
   double beside_seconds = 0;

@@ -250,6 +250,36 @@ TEST(PausingPasses, ABudgetMayChangeInThePauses) {
   }
 }
 
+// The rest of a layer and the first of the next one are in the ring when experts of that one lose
+// their slots: they come last, and are computed in groups with others that are there.
+TEST(PausingPasses, SlotsMayGoWhileTheNextLayerComesAhead) {
+  std::vector<int32_t> ids[2];
+  for (const bool pauses : {false, true}) {
+    TestModel model = streaming_model(nano_path(), 0.6, /*forced_fetch=*/1, /*with_cpu=*/true,
+                                      "fake:reference", /*ring=*/8);
+    set_times(model, 10e-3);
+    const auto engine = make_engine(model, options(pauses ? kAfterEveryLayer : -1));
+    const auto vocab = static_cast<int32_t>(model.model->config().vocab_size);
+    Generated decoding[3];
+    for (int32_t i = 0; i < 3; ++i)
+      ASSERT_TRUE(engine->submit(greedy(prompt_of(5, vocab, i), 100), record(decoding[i])));
+    while (decoding[2].ids.size() < 60) engine->step();
+    offload::ExpertStore& store = model.model->experts();
+    const int64_t before = store.counters().prefetched;
+    Generated prompt;
+    ASSERT_TRUE(engine->submit(greedy(prompt_of(100, vocab, 7), 6), record(prompt)));
+    engine->step();
+    EXPECT_EQ(model.model->in_pass(), pauses);
+    if (pauses) {
+      EXPECT_GT(store.counters().prefetched - before, 8) << "of the next layer too";
+    }
+    ASSERT_TRUE(store.limit_slots(0));
+    while (engine->step()) engine->check_conservation();
+    ids[pauses ? 1 : 0] = prompt.ids;
+  }
+  EXPECT_EQ(ids[0], ids[1]);
+}
+
 TEST(PausingPasses, AFaultAnywhereInThemEndsEverybodyWithItsError) {
   for (int64_t at = 1; at < 400; at += 23) {
     TestModel model = streaming_model(kSmall, 0.3);

@@ -29,10 +29,10 @@ inline void set_times(TestModel& test, double host_sum) {
 
 inline TestModel streaming_model(const std::string& dir, double share, double forced_fetch = -1,
                                  bool with_cpu = true,
-                                 const std::string& backend = "fake:reference") {
+                                 const std::string& backend = "fake:reference", int64_t ring = 4) {
   offload::StoreOptions options;
   options.budget_bytes = budget_for(dir, share);
-  options.ring = 4;
+  options.ring = ring;
   options.decode_tokens = kBeside;
   options.forced_fetch = forced_fetch;
   options.costs = {.wire_bytes_per_second = 1e10, .cpu_seconds_one_token = 1e-6};
