@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 #include "bench/offload_beside.h"
 #include "bench/sequence.h"
 #include "bench/step_breakdown.h"
+#include "bench/wire_load.h"
 #include "device/graphs.h"
 #include "kernels/route_exchange.h"
 #include "model/cost.h"
@@ -45,6 +47,7 @@ class OffloadBench {
       }
     }
     if (options_.grouped) LS_TRY_VOID(grouped());
+    if (options_.prefill) LS_TRY_VOID(wire_loads());
     for (const int64_t ring : options_.rings) {
       if (options_.prefill) LS_TRY_VOID(prefill_with(ring));
     }
@@ -441,6 +444,15 @@ class OffloadBench {
     return {};
   }
 
+  // Where steps run beside prompts: what each part of such a step takes of the wire.
+  Result<void> wire_loads() {
+    const bool beside = std::any_of(options_.beside.begin(), options_.beside.end(),
+                                    [](int64_t sequences) { return sequences > 0; });
+    const bool graphs = dynamic_cast<device::Graphs*>(loaded_.backend.get()) != nullptr;
+    if (!beside || !graphs || loaded_.cpu_backend == nullptr) return {};
+    return measure_wire_loads(loaded_, wire_alone_, cancel_, report_);
+  }
+
   Result<void> prefill_with(int64_t ring) {
     offload::StoreOptions offload;
     if (ring > 0) offload.ring = ring;
@@ -475,16 +487,18 @@ class OffloadBench {
     return {};
   }
 
-  // A prompt in one pass, alone and beside those who decode: in its pauses, and mixed into it.
+  // A prompt in one pass, alone and beside those who decode: in its pauses as far as it may be held
+  // up, in each of them, and mixed into it.
   Result<void> beside(const std::string& before, int64_t chunk) {
     if (chunk >= loaded_.model->limits().tokens) return {};
     BesideOptions asked{
         .before = before, .chunk = chunk, .wire_alone = wire_alone_, .seed = options_.seed};
     for (const int64_t sequences : options_.beside) {
       asked.sequences = sequences;
-      for (const double share : {engine::EngineOptions().beside_share, -1.0}) {
+      const double usual = engine::EngineOptions().beside_share;
+      for (const double share : {usual, std::numeric_limits<double>::infinity(), -1.0}) {
         asked.share = share;
-        if (sequences > 0 || share > 0)
+        if (sequences > 0 || share == usual)
           LS_TRY_VOID(beside_prompts(loaded_, asked, cancel_, report_));
       }
     }

@@ -1,6 +1,7 @@
 #include "bench/offload_beside.h"
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -100,34 +101,75 @@ class Beside {
     LS_TRY_VOID(submit(options_.chunk, 1, std::move(listener)));
     gaps_.clear();
     const offload::ExpertCounters before = counters;
+    const offload::BesideCounters steps = loaded_.model->experts().device()->beside();
     const Stopwatch watch;
     while (!there) LS_TRY_VOID(step());
     if (!counts) return {};
     seconds_.push_back(watch.seconds());
-    const auto bytes = static_cast<double>((counters - before).wire_bytes);
-    rates_.push_back(bytes / seconds_.back());
+    pass_ = pass_ + (counters - before);
+    rates_.push_back(static_cast<double>((counters - before).wire_bytes) / seconds_.back());
+    add_steps(steps);
     tokens_ += static_cast<int64_t>(gaps_.size());
     beside_.insert(beside_.end(), gaps_.begin(), gaps_.end());
     return {};
   }
 
+  // Those since `before`.
+  void add_steps(const offload::BesideCounters& before) {
+    const offload::BesideCounters& now = loaded_.model->experts().device()->beside();
+    steps_.steps += now.steps - before.steps;
+    steps_.seconds += now.seconds - before.seconds;
+    steps_.wire_bytes += now.wire_bytes - before.wire_bytes;
+    steps_.used = steps_.used + (now.used - before.used);
+  }
+
   void write(Report& report) const {
-    const std::string name =
-        fmt::format("{}prompt of {} beside {} decoding{}", options_.before, options_.chunk,
-                    options_.sequences, options_.share < 0 ? ", mixed" : "");
+    const std::string name = fmt::format("{}prompt of {} beside {} decoding{}", options_.before,
+                                         options_.chunk, options_.sequences,
+                                         options_.share < 0           ? ", mixed"
+                                         : std::isinf(options_.share) ? ", a step in every pause"
+                                                                      : "");
     const double seconds = quantile(seconds_, 0.5);
     const auto row = [&](const char* what, double value, const char* unit, double bound = 0) {
       report.rows.push_back({name + what, value, unit, bound});
     };
     row(": wire", quantile(rates_, 0.5) / 1e9, "GB/s", options_.wire_alone / 1e9);
     row("", static_cast<double>(options_.chunk) / seconds, "tokens/s");
+    row(": wire idle", pass_.wire_idle_seconds / (kPrompts - 1) * 1e3, "ms of a pass");
+    const double layers = static_cast<double>(loaded_.model->experts().experts().layers());
+    row(": waiting for a layer's routes",
+        (pass_ - steps_.used).handshake_seconds / (kPrompts - 1) / layers * 1e3, "ms");
     if (options_.sequences == 0) return;
+    write_steps(report, name);
     row(": tokens of each meanwhile",
         static_cast<double>(tokens_) / static_cast<double>(options_.sequences) / (kPrompts - 1),
         "tokens");
     row(": between tokens, half below", quantile(beside_, 0.5) * 1e3, "ms");
     row(": between tokens, 99 % below", quantile(beside_, 0.99) * 1e3, "ms");
     row(": without the prompt, half below", quantile(alone_, 0.5) * 1e3, "ms");
+  }
+
+  // What a step beside the pass did, and the wire meanwhile.
+  void write_steps(Report& report, const std::string& name) const {
+    if (steps_.steps == 0) return;
+    const auto row = [&](const char* what, double value, const char* unit, double bound = 0) {
+      report.rows.push_back({name + ": step beside: " + what, value, unit, bound});
+    };
+    const auto each = [&](double seconds) {
+      return seconds / static_cast<double>(steps_.steps) * 1e3;
+    };
+    const offload::ExpertCounters& used = steps_.used;
+    row("of a pass", static_cast<double>(steps_.steps) / (kPrompts - 1), "steps");
+    row("takes", each(steps_.seconds), "ms");
+    row("CPU computing", each(used.cpu_seconds), "ms");
+    row("waiting for its routes", each(used.handshake_seconds), "ms");
+    row("launch, head, logits",
+        each(steps_.seconds - used.cpu_seconds - used.handshake_seconds - used.policy_seconds),
+        "ms");
+    if (used.cpu_seconds > 0)
+      row("CPU experts", static_cast<double>(used.cpu_bytes) / used.cpu_seconds / 1e9, "GB/s");
+    row("wire meanwhile", static_cast<double>(steps_.wire_bytes) / steps_.seconds / 1e9, "GB/s",
+        options_.wire_alone / 1e9);
   }
 
   session::LoadedModel& loaded_;
@@ -139,6 +181,8 @@ class Beside {
   std::vector<double> alone_;   // before a prompt comes
   std::vector<double> beside_;  // while one is read
   std::vector<double> seconds_, rates_;
+  offload::ExpertCounters pass_;   // of the prompts that count
+  offload::BesideCounters steps_;  // of steps beside them
   int64_t tokens_ = 0;
 };
 

@@ -13,11 +13,12 @@
 namespace longshore::bench {
 
 struct BesideOptions {
-  std::string before;       // the rows' names
-  int64_t chunk = 8192;     // tokens of the prompt, read in one pass
-  int64_t sequences = 1;    // that decode beside it; 0: none
-  double share = 1.0 / 12;  // engine::EngineOptions::beside_share; negative: one mixed pass
-  double wire_alone = 0;    // bytes/s, the bound of the wire
+  std::string before;     // the rows' names
+  int64_t chunk = 8192;   // tokens of the prompt, read in one pass
+  int64_t sequences = 1;  // that decode beside it; 0: none
+  // engine::EngineOptions::beside_share; infinite: a step in every pause; negative: one mixed pass
+  double share = 1.0 / 12;
+  double wire_alone = 0;  // bytes/s, the bound of the wire
   uint64_t seed = 1;
 };
 

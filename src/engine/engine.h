@@ -2,7 +2,7 @@
 // ragged batch of decoding sequences and prefill chunks.
 //
 // Where the experts of prompts stream from host memory, such a chunk is a pass of its own that
-// pauses between layers for steps of those who decode (model::Model::begin_pass).
+// pauses for steps of those who decode (model::Model::begin_pass).
 //
 // submit -> Scheduler (who runs: a StepPlan) -> BatchBuilder (ids, positions, page table) ->
 // Model::forward -> Sampler -> Listener. Pages come from one KvPool; finished and full pages stay
@@ -47,7 +47,7 @@ struct EngineOptions {
   bool prefix_cache = true;
   Speculation speculation = {};  // its layer outlives the engine
   // How much longer steps beside it may make a prompts' pass that pauses, of its time. Infinite: a
-  // step after every layer. Negative, and where one step alone would make a whole pass longer than
+  // step in every pause. Negative, and where one step alone would make a whole pass longer than
   // that: no pass pauses, who decodes gets one token in each.
   double beside_share = 1.0 / 12;
 };
@@ -69,7 +69,9 @@ struct StepReport {
   int64_t tokens = 0;             // that decoding sequences got
   int64_t passes = 0;             // forward passes that ended
   int64_t pass_layers = 0;        // that a pass which pauses went on by
-  double pass_seconds = 0;  // of these, where others decode beside them; not in forward_seconds
+  // Of these, where others decode beside them. Not in forward_seconds, which have what a pass went
+  // on by during a step beside it.
+  double pass_seconds = 0;
   // Between two tokens of those who decode beside a pass: the step's token, and the time since the
   // one before or the pass's begin. 0: none did.
   double beside_seconds = 0;
@@ -198,6 +200,9 @@ class Engine {
   [[nodiscard]] bool splits(const StepPlan& plan) const;
   void begin_pass(StepPlan& plan);
   void go_on_with_pass();
+  // Up to its next pause; false: there is none.
+  bool advance_pass();
+  void count_pass_layers();
   void finish_pass();
   void end_pass();
   [[nodiscard]] bool pass_is_wanted() const;
@@ -269,6 +274,7 @@ class Engine {
   struct Pass {
     StepPlan plan;
     Batch batch;
+    int64_t layers = 0;  // that reports have
     Stopwatch since_begin;
     Stopwatch since_token;    // of those who decode beside it
     double behind = 0;        // seconds, when last known

@@ -1,7 +1,8 @@
-// Prompts whose experts stream: the engine's steps for those who decode between the layers of their
+// Prompts whose experts stream: the engine's steps for those who decode in the pauses of their
 // pass.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/engine.h"
 
@@ -26,7 +27,8 @@ bool Engine::splits(const StepPlan& plan) const {
   return beside_cost_ <= options_.beside_share * stream_seconds(model_->experts());
 }
 
-// Takes the prompts out of the plan. The wire is at work from here on.
+// Takes the prompts out of the plan. The wire is at work from here on; who decodes has the first
+// pause, as what comes before it has to fit in beside the first copies.
 void Engine::begin_pass(StepPlan& plan) {
   pass_.emplace();
   StepPlan& prompts = pass_->plan;
@@ -43,6 +45,18 @@ void Engine::begin_pass(StepPlan& plan) {
   model_->begin_pass(input);
   ++counters_.paused_passes;
   if (drafter_) options_.speculation.mtp->experts().leave_wire(true);
+  if (advance_pass()) learn_cost(model_->await_pass());
+}
+
+bool Engine::advance_pass() {
+  const bool more = model_->advance_pass();
+  count_pass_layers();
+  return more;
+}
+
+void Engine::count_pass_layers() {
+  const int64_t layers = model_->queued_layers();
+  report_.pass_layers += layers - std::exchange(pass_->layers, layers);
 }
 
 // One of its prompts has somebody who waits for it.
@@ -56,14 +70,11 @@ bool Engine::pass_is_wanted() const {
                      });
 }
 
-// The next layer is queued, and behind it the copies for the one after: the wire works while others
-// decode.
+// The wire works while others decode.
 void Engine::go_on_with_pass() {
   Stopwatch watch;
   if (interrupt_ != nullptr && interrupt_->cancelled()) return;
-  const bool more = model_->advance_pass();
-  report_.pass_layers = 1;
-  if (!more) {
+  if (!advance_pass()) {
     report_.pass_seconds = watch.lap();
     finish_pass();
     return;
@@ -80,6 +91,7 @@ void Engine::go_on_with_pass() {
 
 // A step beside the pass has given its tokens.
 void Engine::count_beside() {
+  count_pass_layers();
   pass_->stepped_on = true;
   report_.beside_seconds = pass_->since_token.lap();
   ++counters_.beside_steps;

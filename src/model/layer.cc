@@ -20,7 +20,7 @@ void run_layer(StepContext& step, const LayerWeights& weights, const LayerCache&
                int64_t layer) {
   const int64_t tokens = step.batch.tokens;
   const MatrixView x = step.state.x.first(tokens);
-  const MatrixView normed = step.ws.normed.first(tokens);
+  const MatrixView normed = step.state.normed.first(tokens);
   rms_norm(step, x, weights.input_norm, step.config.rms_norm_eps, normed);
   run_attention(step, weights.attention, cache, layer);
   rms_norm(step, x, weights.ffn_norm, step.config.rms_norm_eps, normed);
@@ -38,7 +38,7 @@ void run_attention(StepContext& step, const AttentionWeights& weights, const Lay
   const int64_t tokens = step.batch.tokens;
   const int64_t qk = c.qk_head_dim();
   Workspace& ws = step.ws;
-  const MatrixView normed = ws.normed.first(tokens);
+  const MatrixView normed = step.state.normed.first(tokens);
 
   linear(step, normed, weights.q_a, ws.q_lat_raw.first(tokens));
   rms_norm(step, ws.q_lat_raw.first(tokens), weights.q_a_norm, kLatentNormEps,
@@ -97,7 +97,7 @@ void run_indexer(StepContext& step, const IndexerWeights& weights, const LayerCa
   const GlmConfig& c = step.config;
   const int64_t tokens = step.batch.tokens;
   Workspace& ws = step.ws;
-  const MatrixView normed = ws.normed.first(tokens);
+  const MatrixView normed = step.state.normed.first(tokens);
   linear(step, normed, weights.wk, ws.index_k.first(tokens));
   // Stored even while every token is chosen: the context may grow past index_topk.
   step.backend.index_key_store({.k = ws.index_k.first(tokens),
@@ -136,9 +136,9 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
   Workspace& ws = step.ws;
   const bool joined = weights.shared && step.experts.joins(tokens);
   const int64_t chosen = c.experts_per_token;
-  const MatrixView ids = ws.route_ids.packed(tokens, chosen + (joined ? 1 : 0));
-  const MatrixView route_weights = ws.route_weights.packed(tokens, ids.cols);
-  linear(step, ws.normed.first(tokens), weights.router, ws.router_logits.first(tokens));
+  const MatrixView ids = step.state.route_ids.packed(tokens, chosen + (joined ? 1 : 0));
+  const MatrixView route_weights = step.state.route_weights.packed(tokens, ids.cols);
+  linear(step, step.state.normed.first(tokens), weights.router, ws.router_logits.first(tokens));
   step.backend.router({.logits = ws.router_logits.first(tokens),
                        .bias = weights.bias,
                        .top_k = chosen,
@@ -149,9 +149,9 @@ void run_moe(StepContext& step, const MoeWeights& weights, int64_t layer) {
                        .weights = route_weights.row_as<float>(0)});
   step.tap.routes(layer, ids, route_weights, chosen);
   const offload::Routes routes{ids.row_as<int32_t>(0), route_weights.row_as<float>(0), ids.cols};
-  step.experts.announce(layer, ws.normed.first(tokens), routes);
+  step.experts.announce(layer, step.state.normed.first(tokens), routes);
   if (weights.shared && !joined) run_ffn(step, *weights.shared);
-  step.experts.run(layer, ws.normed.first(tokens), routes, step.state.x.first(tokens));
+  step.experts.run(layer, step.state.normed.first(tokens), routes, step.state.x.first(tokens));
 }
 
 void run_ffn(StepContext& step, const FfnWeights& weights) {
@@ -161,8 +161,8 @@ void run_ffn(StepContext& step, const FfnWeights& weights) {
   const MatrixView gate = ws.gate.first(tokens).slice_cols(0, width);
   const MatrixView up = ws.up.first(tokens).slice_cols(0, width);
   const MatrixView ffn = ws.ffn.first(tokens).slice_cols(0, width);
-  linear(step, ws.normed.first(tokens), weights.gate, gate);
-  linear(step, ws.normed.first(tokens), weights.up, up);
+  linear(step, step.state.normed.first(tokens), weights.gate, gate);
+  linear(step, step.state.normed.first(tokens), weights.up, up);
   step.backend.silu_mul({.gate = gate, .up = up, .y = ffn});
   linear(step, ffn, weights.down, step.state.x.first(tokens), /*accumulate=*/true);
 }

@@ -63,14 +63,15 @@ Result<MemoryPlan> plan_memory(const Checkpoint& checkpoint, kernels::Backend& b
   LS_TRY(plan.offloaded,
          ExpertStore::offloaded_bytes(checkpoint, config.first_k_dense,
                                       config.num_layers - config.first_k_dense, backend, offload));
-  const int64_t step = Workspace::bytes(config, backend, limits) +
-                       LayerState::bytes(config, limits.tokens) + StepArrays::bytes(config, limits);
+  const auto place = [&](const StepLimits& of) {
+    return LayerState::bytes(config, backend.activation_dtype(), of.tokens) +
+           StepArrays::bytes(config, of);
+  };
+  const int64_t step = Workspace::bytes(config, backend, limits) + place(limits);
   plan.activations = step;
   if (const StepLimits beside = beside_limits(limits, offload, plan.offloaded > 0);
-      beside.tokens > 0) {
-    plan.activations +=
-        LayerState::bytes(config, beside.tokens) + StepArrays::bytes(config, beside);
-  }
+      beside.tokens > 0)
+    plan.activations += place(beside);
   if (with_mtp) {
     offload = draft_options(asked, config);
     offload.max_tokens = limits.tokens;

@@ -37,9 +37,9 @@ constexpr int64_t kDraftRing = 32;
 [[nodiscard]] offload::StoreOptions draft_options(const offload::StoreOptions& all,
                                                   const GlmConfig& config);
 
-// Steps that may run while another one, longer than them, pauses between layers: they have their
-// own LayerState and StepArrays. Those that experts beyond the device do not stream for; no tokens
-// where there are none, or no longer ones. offloaded: some experts have no slot.
+// Steps that may run while another one, longer than them, pauses: they have their own LayerState
+// and StepArrays. Those that experts beyond the device do not stream for; no tokens where there are
+// none, or no longer ones. offloaded: some experts have no slot.
 [[nodiscard]] StepLimits beside_limits(const StepLimits& limits,
                                        const offload::StoreOptions& offload, bool offloaded);
 

@@ -70,7 +70,8 @@ Result<void> Model::run(const StepInput& input, const StepOutput& output) {
   tokens_ = input.batch.tokens;
   last_beside_ = goes_beside(tokens_);
   const int64_t longest = longest_context(input.batch);
-  if (graphs_ != nullptr) {
+  // Beside a pass a step is not captured: the pass goes on between its layers where it must.
+  if (graphs_ != nullptr && !pass_) {
     if (const StepGraphs::Step* graph = graphs_->find(input, longest);
         graph != nullptr && experts_.capturable(graph->shape.rows))
       return replay(*graph, input, output);
@@ -109,6 +110,7 @@ void Model::begin_pass(const StepInput& input) {
            input.cancel == nullptr);
   LS_CHECK(static_cast<int64_t>(input.caches.size()) >= config_->num_layers);
   experts_.begin_step(input.batch.tokens);
+  experts_.pause_layers();
   pass_ = {input, main_.arrays.stage(input), longest_context(input.batch)};
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
@@ -116,11 +118,18 @@ void Model::begin_pass(const StepInput& input) {
 }
 
 bool Model::advance_pass() {
-  LS_CHECK(pass_ && pass_->next_layer < config_->num_layers);
+  LS_CHECK(pass_);
+  experts_.finish_layer();
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
-  LS_CHECK(queue_layer(step, pass_->input, pass_->next_layer++).has_value());  // nothing cancels it
-  return pass_->next_layer < config_->num_layers;
+  while (pass_->queued_layers < config_->num_layers) {
+    const int64_t layer = pass_->queued_layers++;
+    LS_CHECK(queue_layer(step, pass_->input, layer).has_value());  // nothing cancels it
+    const bool last = pass_->queued_layers == config_->num_layers;
+    // Behind a dense layer the wire has had nothing new.
+    if (experts_.layer_pauses() || (layer >= config_->first_k_dense && !last)) return true;
+  }
+  return false;
 }
 
 double Model::await_pass() {
@@ -129,7 +138,7 @@ double Model::await_pass() {
 }
 
 Result<void> Model::finish_pass(const StepOutput& output) {
-  LS_CHECK(pass_ && pass_->next_layer == config_->num_layers);
+  LS_CHECK(pass_ && pass_->queued_layers == config_->num_layers && !experts_.layer_pauses());
   Tap tap(nullptr, *backend_);
   StepContext step = context(main_, pass_->arrays, pass_->longest, tap);
   auto done = run_head(step, weights_.norm, weights_.lm_head, pass_->input, output);
@@ -197,9 +206,20 @@ Result<void> Model::capture_steps(std::span<const LayerCache> caches, const Grap
 // input: caches and the token that cancels.
 Result<void> Model::queue_layers(StepContext& step, const int32_t* ids, const StepInput& input) {
   queue_embed(step, ids);
-  for (int64_t layer = 0; layer < config_->num_layers; ++layer)
+  for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
+    if (pass_) keep_wire_busy();
     LS_TRY_VOID(queue_layer(step, input, layer));
+  }
   return {};
+}
+
+// A step of many layers lasts longer than what the wire has to do in a pause.
+void Model::keep_wire_busy() {
+  const bool ends = pass_->queued_layers == config_->num_layers && !experts_.layer_pauses();
+  if (ends || experts_.wire_lasts()) return;
+  experts_.leave_beside();
+  (void)advance_pass();
+  experts_.enter_beside();
 }
 
 void Model::queue_embed(StepContext& step, const int32_t* ids) {

@@ -58,25 +58,29 @@ class Model {
     return state.x.first(state.x.max_tokens());
   }
 
-  // forward() in parts, for a step whose experts stream from host memory: between its layers
-  // forward() may run steps of up to beside_tokens(), over other positions. At most one such pass
-  // at a time.
+  // forward() in parts, for a step whose experts stream from host memory: in its pauses forward()
+  // may run steps of up to beside_tokens(), over other positions. Where such a step lasts longer
+  // than the wire has work, the pass goes on to next pauses between its layers. At most one such
+  // pass at a time.
   [[nodiscard]] bool pausable(int64_t tokens) const;
   [[nodiscard]] int64_t beside_tokens() const;  // 0: no step is pausable
   // input's arrays stay as they are until the pass ends; it has no observer and is not cancelled
   // but abandoned. The first experts are on their way.
   void begin_pass(const StepInput& input);
-  // Queues the next layer, and the copies of the experts after it. False: it was the last one.
+  // Queues what comes up to the next pause: the middle of a layer whose experts stream, where the
+  // wire has most to do, or its end where they have all come. False: up to the pass's end.
   [[nodiscard]] bool advance_pass();
   // Until the device has done what the pass has queued, copies ahead not meant; what runs beside it
   // then does not wait for it. Seconds that it is behind a pass with nothing beside it, as
   // measured; infinite: not known yet.
   double await_pass();
-  // After the last layer: as forward()'s end. kDevice.
+  // After the last pause: as forward()'s end. kDevice.
   [[nodiscard]] Result<void> finish_pass(const StepOutput& output);
   // The pass ends without output; caches of its positions are worthless.
   void abandon_pass();
   [[nodiscard]] bool in_pass() const { return pass_.has_value(); }
+  // Of the pass, the one that pauses among them.
+  [[nodiscard]] int64_t queued_layers() const { return pass_->queued_layers; }
 
   // Where outputs come to fastest: locked host memory beside a device. Outlives the model.
   [[nodiscard]] device::Memory& output_memory() const {
@@ -112,6 +116,7 @@ class Model {
                       const StepOutput& output);
   Result<void> queue_layers(StepContext& step, const int32_t* ids, const StepInput& input);
   void end_pass();
+  void keep_wire_busy();
   void queue_embed(StepContext& step, const int32_t* ids);
   Result<void> queue_layer(StepContext& step, const StepInput& input, int64_t layer);
 
@@ -126,8 +131,8 @@ class Model {
   struct Pass {
     StepInput input;
     StepArrays::View arrays;
-    int64_t longest;  // context
-    int64_t next_layer = 0;
+    int64_t longest;            // context
+    int64_t queued_layers = 0;  // the one that pauses among them
   };
   std::optional<Pass> pass_;
   int64_t tokens_ = 0;        // of the last pass that ended, or forward() that began

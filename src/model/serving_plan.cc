@@ -90,9 +90,10 @@ int64_t work_bytes(const ModelBytes& model, int64_t device_bytes, int64_t contex
   const bool draft = model.drafts > 0;
   const StepLimits limits = planned_limits(model, context, chunk);
   const StepLimits beside = beside_limits(limits, {}, model.expert > 0);
-  const int64_t pausing = beside.tokens > 0 ? LayerState::bytes(model.config, beside.tokens) +
-                                                  StepArrays::bytes(model.config, beside)
-                                            : 0;
+  const int64_t pausing = beside.tokens > 0
+                              ? LayerState::bytes(model.config, DType::kBF16, beside.tokens) +
+                                    StepArrays::bytes(model.config, beside)
+                              : 0;
   int64_t ring = model.expert > 0 ? offload::ring_for(device_bytes, model.expert) : 0;
   ring += draft ? std::min(ring, kDraftRing) : 0;
   constexpr int64_t kPerToken = int64_t{515} << 10;  // of one model's activations, logits apart

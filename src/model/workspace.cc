@@ -28,18 +28,19 @@ int64_t end_rows(kernels::Backend& backend, const StepLimits& limits) {
                                  : std::min(limits.sequences * (1 + limits.drafts), limits.tokens);
 }
 
-std::array<Shape<LayerState>, 3> state_shapes(const GlmConfig& c) {
+std::array<Shape<LayerState>, 6> state_shapes(const GlmConfig& c, DType act) {
   return {{{&LayerState::x, "residual stream", c.hidden_size, DType::kF32},
            {&LayerState::selected, "chosen positions", c.index_top_k, DType::kI32},
-           {&LayerState::counts, "counts of chosen positions", 1, DType::kI32}}};
+           {&LayerState::counts, "counts of chosen positions", 1, DType::kI32},
+           {&LayerState::normed, "normed hidden states", c.hidden_size, act},
+           {&LayerState::route_ids, "expert ids", c.experts_per_token + 1, DType::kI32},
+           {&LayerState::route_weights, "expert weights", c.experts_per_token + 1, DType::kF32}}};
 }
 
-std::array<Shape<Workspace>, 21> shapes(const GlmConfig& c, DType act) {
+std::array<Shape<Workspace>, 18> shapes(const GlmConfig& c, DType act) {
   const int64_t ffn = std::max(c.intermediate_size, c.num_shared_experts * c.moe_intermediate_size);
   constexpr DType kF32 = DType::kF32;
-  constexpr DType kI32 = DType::kI32;
   return {{
-      {&Workspace::normed, "normed hidden states", c.hidden_size, act},
       {&Workspace::q_lat_raw, "query latents before the norm", c.q_lora_rank, kF32},
       {&Workspace::q_lat, "query latents", c.q_lora_rank, act},
       {&Workspace::q_raw, "queries before rotation", c.num_heads * c.qk_head_dim(), kF32},
@@ -55,8 +56,6 @@ std::array<Shape<Workspace>, 21> shapes(const GlmConfig& c, DType act) {
       {&Workspace::up, "FFN up", ffn, kF32},
       {&Workspace::ffn, "FFN activation", ffn, act},
       {&Workspace::router_logits, "router logits", c.num_experts, kF32},
-      {&Workspace::route_ids, "expert ids", c.experts_per_token + 1, kI32},
-      {&Workspace::route_weights, "expert weights", c.experts_per_token + 1, kF32},
       {&Workspace::mtp_hidden, "MTP hidden states", c.hidden_size, kF32},
       {&Workspace::mtp_input, "MTP input", 2 * c.hidden_size, act},
       {&Workspace::head_input, "head input", c.hidden_size, act},
@@ -92,16 +91,16 @@ MatrixView Activation::packed(int64_t tokens, int64_t cols) const {
 Result<LayerState> LayerState::create(const GlmConfig& config, kernels::Backend& backend,
                                       int64_t max_tokens) {
   LayerState state;
-  for (const Shape<LayerState>& shape : state_shapes(config)) {
+  for (const Shape<LayerState>& shape : state_shapes(config, backend.activation_dtype())) {
     LS_TRY(state.*shape.member,
            Activation::create(backend.memory(), max_tokens, shape.cols, shape.dtype, shape.name));
   }
   return state;
 }
 
-int64_t LayerState::bytes(const GlmConfig& config, int64_t max_tokens) {
+int64_t LayerState::bytes(const GlmConfig& config, DType act, int64_t max_tokens) {
   int64_t bytes = 0;
-  for (const Shape<LayerState>& shape : state_shapes(config))
+  for (const Shape<LayerState>& shape : state_shapes(config, act))
     bytes += max_tokens * shape.cols * dtype_size(shape.dtype);
   return bytes;
 }

@@ -29,17 +29,21 @@ class Activation {
   int64_t cols_ = 0;
 };
 
-// What a step carries from layer to layer. A step that pauses between layers keeps its own.
+// What a step carries from layer to layer, and in the middle of a layer to those of its experts
+// that are still to come. A step that pauses keeps its own. act: the backend's activation dtype.
 struct LayerState {
   // For steps of so many tokens, in the backend's memory. kMemory.
   static Result<LayerState> create(const GlmConfig& config, kernels::Backend& backend,
                                    int64_t max_tokens);
   // What create() takes.
-  [[nodiscard]] static int64_t bytes(const GlmConfig& config, int64_t max_tokens);
+  [[nodiscard]] static int64_t bytes(const GlmConfig& config, DType act, int64_t max_tokens);
 
-  Activation x;         // [T, hidden] fp32: the residual stream
-  Activation selected;  // [T, index_top_k] int32: stays between layers for IndexShare
-  Activation counts;    // [T, 1] int32
+  Activation x;              // [T, hidden] fp32: the residual stream
+  Activation selected;       // [T, index_top_k] int32: stays between layers for IndexShare
+  Activation counts;         // [T, 1] int32
+  Activation normed;         // [T, hidden] act
+  Activation route_ids;      // [T, experts_per_token + 1] int32: the shared expert's may be there
+  Activation route_weights;  // [T, experts_per_token + 1] fp32
 };
 
 // act: the backend's activation dtype.
@@ -51,7 +55,6 @@ struct Workspace {
   [[nodiscard]] static int64_t bytes(const GlmConfig& config, kernels::Backend& backend,
                                      const StepLimits& limits);
 
-  Activation normed;         // [T, hidden] act
   Activation q_lat_raw;      // [T, q_lora] fp32
   Activation q_lat;          // [T, q_lora] act
   Activation q_raw;          // [T, heads * qk_head_dim] fp32
@@ -67,8 +70,6 @@ struct Workspace {
   Activation up;             // [T, widest FFN] fp32
   Activation ffn;            // [T, widest FFN] act
   Activation router_logits;  // [T, experts] fp32
-  Activation route_ids;      // [T, experts_per_token + 1] int32: the shared expert's may be there
-  Activation route_weights;  // [T, experts_per_token + 1] fp32
   Activation mtp_hidden;     // [T, hidden] fp32: the hidden states that MTP goes on from
   Activation mtp_input;      // [T, 2 * hidden] act
   Activation head_input;     // [T, hidden] act: rows whose logits are wanted

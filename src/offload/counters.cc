@@ -16,6 +16,7 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   d.wire_bytes -= earlier.wire_bytes;
   d.cpu_bytes -= earlier.cpu_bytes;
   d.wire_seconds -= earlier.wire_seconds;
+  d.wire_idle_seconds -= earlier.wire_idle_seconds;
   d.cpu_seconds -= earlier.cpu_seconds;
   d.handshake_seconds -= earlier.handshake_seconds;
   d.policy_seconds -= earlier.policy_seconds;

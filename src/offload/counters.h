@@ -22,11 +22,22 @@ struct ExpertCounters {
   int64_t wire_bytes = 0;         // weights that went over the wire
   int64_t cpu_bytes = 0;          // weights and scales that the CPU read
   double wire_seconds = 0;        // in which the wire was busy, where the device measures it
-  double cpu_seconds = 0;         // in which the CPU computed experts
-  double handshake_seconds = 0;   // that the host waited for a layer's routes
-  double policy_seconds = 0;      // of lookups, decisions and bookkeeping
-  double queueing_seconds = 0;    // in which the host handed copies to the wire
+  // Of streams, in which the wire had no copy that could begin: no block was free, or the host had
+  // queued none. Where the device measures it.
+  double wire_idle_seconds = 0;
+  double cpu_seconds = 0;        // in which the CPU computed experts
+  double handshake_seconds = 0;  // that the host waited for a layer's routes
+  double policy_seconds = 0;     // of lookups, decisions and bookkeeping
+  double queueing_seconds = 0;   // in which the host handed copies to the wire
   int64_t handshakes = 0;
+};
+
+// Steps of few tokens that ran in the pauses of a stream.
+struct BesideCounters {
+  int64_t steps = 0;
+  double seconds = 0;
+  int64_t wire_bytes = 0;  // of the stream, that came meanwhile
+  ExpertCounters used;     // by the steps
 };
 
 // What happened between two readings.

@@ -306,6 +306,11 @@ void DeviceExperts::settle() {
     counters_.wire_seconds += *seconds;
     return true;
   });
+  std::erase_if(gaps_, [this](const Gap& gap) {
+    if (!wire_.passed(gap.begin)) return false;
+    counters_.wire_idle_seconds += wire_.seconds_between(gap.end, gap.begin).value_or(0);
+    return true;
+  });
   for (const int32_t expert : passing_) {
     const int64_t at = find_in_ring(expert);
     ring_[static_cast<size_t>(at)] = {};
@@ -317,8 +322,8 @@ void DeviceExperts::settle() {
 void DeviceExperts::begin_step(int64_t tokens) {
   if (streaming_) {
     LS_CHECK(serves(tokens) && cpu_ != nullptr);
-    await_stream();
-    stream_shared_ = true;
+    step_beside_.layer = 0;
+    enter_beside();
   }
   if (const int64_t asked = asked_slots_.load(); asked != slots_.limit()) slots_.set_limit(asked);
   if (serves(tokens)) {
@@ -330,7 +335,9 @@ void DeviceExperts::begin_step(int64_t tokens) {
   stream_ = Stopwatch();
   stream_from_ = counters_.wire_bytes;
   stream_layers_ = 0;
+  ahead_bytes_ = 0;
   stream_shared_ = false;
+  last_copied_ = 0;
   wanted_.clear();
   drop_stale(-1);
   stream_ahead(0);
@@ -339,6 +346,8 @@ void DeviceExperts::begin_step(int64_t tokens) {
 // Rates fade, as a shared machine may have had a good moment.
 void DeviceExperts::end_stream() {
   streaming_ = false;
+  pausing_ = false;
+  rest_.reset();
   if (stream_shared_ || stream_layers_ < experts_.layers()) return;
   const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_);
   stream_rate_ = std::max(0.98 * stream_rate_, bytes / stream_.seconds());
@@ -349,13 +358,21 @@ double DeviceExperts::await_stream() {
   const Mark here = wire_.computed();
   while (!wire_.passed(here)) __builtin_ia32_pause();
   settle();
-  if (stream_layers_ == 0) return INFINITY;
-  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_ - ahead_bytes_);
+  if (stream_layers_ == 0 && !rest_) return INFINITY;
+  // What is queued and nobody has waited for.
+  int64_t coming = ahead_bytes_;
+  if (rest_) coming += static_cast<int64_t>(rest_->staged - rest_->done) * bank_.copied_bytes();
+  const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_ - coming);
   return stream_.seconds() - bytes / stream_rate_;
 }
 
 void DeviceExperts::end_step(int64_t tokens) {
-  if (!serves(tokens)) end_stream();
+  if (!serves(tokens)) {
+    end_stream();
+  } else if (streaming_) {
+    leave_beside();
+    ++beside_.steps;
+  }
   if (released_) {
     // Copies that nobody waited for write to words and slots.
     const Mark last = wire_.copied();

@@ -6,9 +6,9 @@
 // (split.h), and keeps what it fetched in the slots of what is worth least (slots.h). What the
 // device does is queued once, by announce() and run(), in a captured graph as well; what the host
 // does is serve(), for every step. A step of many tokens (prefill): what is missing streams through
-// a ring of blocks, the layer after it ahead, and the slots stay as they are. Between the layers of
-// such a step steps of few tokens may run; the ring and the wire are the stream's meanwhile, and
-// what they miss is the CPU's. Specification: docs/decisions/expert-offload.md.
+// a ring of blocks, the layer after it ahead, and the slots stay as they are. In the pauses of such
+// a step steps of few tokens may run; the ring and the wire are the stream's meanwhile, and what
+// they miss is the CPU's. Specification: docs/decisions/expert-offload.md.
 //
 // Ownership: owns device memory; experts, backend and the CPU's backend outlive it. Threading: the
 // thread that calls the backend.
@@ -83,10 +83,16 @@ class DeviceExperts {
   // Whether the device goes on while the host serves: steps may be captured.
   [[nodiscard]] bool concurrent() const { return exchange_.concurrent(); }
 
-  // A step of so many tokens begins: the first layer of a long one comes ahead. Between the layers
-  // of a long one, of which there is one at a time, short ones may begin and end: there is a CPU.
+  // A step of so many tokens begins: the first layer of a long one comes ahead. In the pauses of a
+  // long one, of which there is one at a time, short ones may begin and end: there is a CPU.
   void begin_step(int64_t tokens);
   // As ExpertStore's.
+  void pause_layers(bool pausing) { pausing_ = pausing; }
+  [[nodiscard]] bool layer_pauses() const { return rest_.has_value(); }
+  void finish_layer();
+  [[nodiscard]] bool wire_lasts();
+  void leave_beside();
+  void enter_beside();
   double await_stream();
   void leave_wire(bool left) { wire_left_ = left; }
   // The layer's routes are there. What is queued between this and run() goes on while the host
@@ -135,6 +141,8 @@ class DeviceExperts {
   // [per_layer] tokens that the last call routed to each expert of its layer.
   [[nodiscard]] const std::vector<int32_t>& tokens_of() const { return tokens_of_; }
   [[nodiscard]] const ExpertCounters& counters() const { return counters_; }
+  // Benchmarks: of steps beside streams, since the start.
+  [[nodiscard]] const BesideCounters& beside() const { return beside_; }
   [[nodiscard]] int64_t pool_bytes() const { return bank_.blocks() * bank_.copied_bytes(); }
   // Missing experts of each call of the last step.
   [[nodiscard]] const std::vector<int64_t>& misses_of_step() const { return last_misses_; }
@@ -169,6 +177,10 @@ class DeviceExperts {
   };
   void queue(const Layer& layer);
   void stream(const Layer& layer);
+  // The next group of the layer that streams, of those before `end` in its order.
+  void compute_group(size_t end);
+  // Into free blocks, what the layer that streams still misses.
+  void stream_in_more();
   void end_stream();
   void compute(const Layer& layer, const int32_t* ids);
   // ids [tokens, top_k]: what is none becomes -1.
@@ -202,6 +214,11 @@ class DeviceExperts {
   // Takes a free block, of which there is one.
   int64_t take_block(int32_t expert);
   void stream_in(int32_t expert);
+  // The wire's copies into the block are next: how long it had none is known when they have begun.
+  void note_gap(const Block& block);
+  // Of the experts that were on the wire when the step beside began or went on, those that have
+  // come.
+  [[nodiscard]] int64_t arrived_beside();
   // The blocks of these experts are free once what is queued has passed.
   void stream_out(std::span<const int32_t> experts);
   void stream_ahead(int64_t index);
@@ -255,11 +272,36 @@ class DeviceExperts {
     bool undisturbed;  // no copy of it waited for the device's computing
   };
   std::vector<Observation> in_flight_;  // fetches whose time is not known yet
-  std::vector<int32_t> passing_;        // in the ring for the running layer only
-  Mark end_ = 0;                        // of what is queued of the step that is served
-  Mark stream_routes_ = 0;              // the routes of the layer that streams are there
-  bool streaming_ = false;              // a step has begun that streams, and has not ended
+  struct Gap {
+    Mark end;    // of the copies before
+    Mark begin;  // of the next ones
+  };
+  std::vector<Gap> gaps_;  // of a stream's copies, whose time is not known yet
+  Mark last_copied_ = 0;   // of the running stream
+  Mark last_awaited_ = 0;  // by a copy of it
+  BesideCounters beside_;
+  struct {
+    Stopwatch watch;  // since it began or went on
+    ExpertCounters before;
+    std::vector<Mark> copies;     // of the stream, in their order
+    int64_t from = 0;             // of these, that were there then
+    int64_t last = 0;             // when wire_lasts() was asked
+    int64_t layer = 0;            // that came during a layer of it, at most
+  } step_beside_;                 // that runs
+  std::vector<int32_t> passing_;  // in the ring for the running layer only
+  Mark end_ = 0;                  // of what is queued of the step that is served
+  Mark stream_routes_ = 0;        // the routes of the layer that streams are there
+  bool streaming_ = false;        // a step has begun that streams, and has not ended
   bool wire_left_ = false;
+  // A layer that streams and is not queued to its end.
+  struct Rest {
+    Layer layer;
+    std::vector<int32_t> order;  // experts without a slot
+    size_t staged = 0;           // of these, in the ring or on their way
+    size_t done = 0;             // of these, computed by what is queued
+  };
+  std::optional<Rest> rest_;
+  bool pausing_ = false;        // layers that stream stop in their middle
   int64_t ahead_bytes_ = 0;     // copied ahead of the next layer of it
   Stopwatch stream_;            // since it began
   int64_t stream_from_ = 0;     // counters_.wire_bytes then

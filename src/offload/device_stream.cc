@@ -1,14 +1,17 @@
 // Steps of many tokens: a layer's experts pass through the ring, the next layer's come ahead.
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "offload/device_experts.h"
 
 namespace longshore::offload {
 
-// The host queues the whole layer and runs ahead: a copy waits for the last use of its block, a
-// group of experts for the last of its copies. Experts of this layer that came ahead are computed
-// first, in the order in which they came.
+// The host queues the layer and runs ahead: a copy waits for the last use of its block, a group of
+// experts for the last of its copies. Experts of this layer that came ahead are computed first, in
+// the order in which they came. When they are, the wire has copies for all blocks of the ring, none
+// of which waits for anything: a pause here is longer than one behind the layer, where the next
+// one's attention has to fit in as well.
 void DeviceExperts::stream(const Layer& layer) {
   const Stopwatch watch;
   while (!wire_.passed(stream_routes_)) __builtin_ia32_pause();
@@ -30,48 +33,77 @@ void DeviceExperts::stream(const Layer& layer) {
                       std::back_inserter(order));
   const auto ahead = std::stable_partition(
       order.begin(), order.end(), [this](int32_t expert) { return find_in_ring(expert) >= 0; });
-  auto staged = static_cast<size_t>(ahead - order.begin());
+  const auto came = static_cast<size_t>(ahead - order.begin());
   // Counted as hits of the wire's work ahead of time: no step waits for them.
-  counters_.hits += static_cast<int64_t>(staged);
-  // Small ones begin soon after their copies and free their blocks soon.
-  const size_t group = std::clamp<size_t>(ring_.size() / 4, 1, 16);
-  for (size_t done = 0; done < order.size();) {
-    const size_t first_new = staged;
-    const Mark begin = wire_.copied();
-    while (staged < order.size() && !free_blocks_.empty()) stream_in(order[staged++]);
-    if (staged > first_new) {
-      const auto count = static_cast<int64_t>(staged - first_new);
-      in_flight_.push_back({begin, wire_.copied(), count * bank_.copied_bytes(),
-                            /*undisturbed=*/false});
-      counters_.fetched += count;
-      counters_.wire_bytes += count * bank_.copied_bytes();
-    }
-    const std::span<const int32_t> now =
-        std::span<const int32_t>(order).subspan(done, std::min(group, staged - done));
-    wire_.compute_waits_for(block_of(now.back()).copied);
-    compute_on_device(layer, now);
-    stream_out(now);
-    done += now.size();
-  }
-  ++stream_layers_;
+  counters_.hits += static_cast<int64_t>(came);
+  LS_CHECK(!rest_);
   ahead_bytes_ = 0;
-  if (layer.index + 1 < experts_.layers()) stream_ahead(layer.index + 1);
+  rest_ = {.layer = layer, .order = std::move(order), .staged = came};
+  stream_in_more();
+  while (rest_->done < came) {
+    compute_group(came);
+    stream_in_more();
+  }
+  if (!pausing_ || rest_->done == rest_->order.size()) return finish_layer();
+  stream_ahead(layer.index + 1);
 }
 
-// As many of the layer's experts as there are free blocks: with so many tokens nearly all of them
-// will be wanted.
+void DeviceExperts::finish_layer() {
+  if (!rest_) return;
+  while (rest_->done < rest_->order.size()) {
+    compute_group(rest_->order.size());
+    stream_in_more();
+  }
+  const int64_t next = rest_->layer.index + 1;
+  rest_.reset();
+  ++stream_layers_;
+  stream_ahead(next);
+}
+
+void DeviceExperts::compute_group(size_t end) {
+  // Small ones begin soon after their copies and free their blocks soon.
+  const size_t group = std::clamp<size_t>(ring_.size() / 4, 1, 16);
+  const size_t count = std::min(group, std::min(rest_->staged, end) - rest_->done);
+  LS_CHECK(count > 0);
+  const std::span<const int32_t> now =
+      std::span<const int32_t>(rest_->order).subspan(rest_->done, count);
+  // Of what came ahead the last is not always the last that came: slots may go in a pause.
+  Mark copied = 0;
+  for (const int32_t expert : now) copied = std::max(copied, block_of(expert).copied);
+  wire_.compute_waits_for(copied);
+  compute_on_device(rest_->layer, now);
+  stream_out(now);
+  rest_->done += count;
+}
+
+void DeviceExperts::stream_in_more() {
+  const size_t first = rest_->staged;
+  const Mark begin = wire_.copied();
+  while (rest_->staged < rest_->order.size() && !free_blocks_.empty())
+    stream_in(rest_->order[rest_->staged++]);
+  if (rest_->staged == first) return;
+  const auto count = static_cast<int64_t>(rest_->staged - first);
+  in_flight_.push_back(
+      {begin, wire_.copied(), count * bank_.copied_bytes(), /*undisturbed=*/false});
+  counters_.fetched += count;
+  counters_.wire_bytes += count * bank_.copied_bytes();
+}
+
+// As many of the layer's experts, if there is one, as there are free blocks: with so many tokens
+// nearly all of them will be wanted.
 void DeviceExperts::stream_ahead(int64_t index) {
+  if (index >= experts_.layers()) return;
   const int64_t first = index * experts_.per_layer();
   const Mark begin = wire_.copied();
   const int64_t before = counters_.wire_bytes;
   for (int64_t e = first; e < first + experts_.per_layer() && !free_blocks_.empty(); ++e) {
     const auto expert = static_cast<int32_t>(e);
-    if (slots_.find(expert) >= 0) continue;
+    if (slots_.find(expert) >= 0 || find_in_ring(expert) >= 0) continue;
     stream_in(expert);
     ++counters_.prefetched;
     counters_.wire_bytes += bank_.copied_bytes();
   }
-  ahead_bytes_ = counters_.wire_bytes - before;
+  ahead_bytes_ += counters_.wire_bytes - before;
   if (counters_.wire_bytes > before)
     in_flight_.push_back(
         {begin, wire_.copied(), counters_.wire_bytes - before, /*undisturbed=*/false});
@@ -89,9 +121,53 @@ int64_t DeviceExperts::take_block(int32_t expert) {
 
 void DeviceExperts::stream_in(int32_t expert) {
   const int64_t at = take_block(expert);
+  Block& block = ring_[static_cast<size_t>(at)];
+  note_gap(block);
   bank_.copy(expert, options_.slots + at);
   bank_.point(expert, options_.slots + at);
-  ring_[static_cast<size_t>(at)].copied = wire_.copied();
+  last_copied_ = block.copied = wire_.copied();
+}
+
+void DeviceExperts::note_gap(const Block& block) {
+  if (last_copied_ != 0 && block.computed != last_awaited_)
+    gaps_.push_back({last_copied_, wire_.copied()});
+  last_awaited_ = block.computed;
+}
+
+void DeviceExperts::enter_beside() {
+  await_stream();
+  stream_shared_ = true;
+  step_beside_.watch = {};
+  step_beside_.before = counters_;
+  step_beside_.copies.clear();
+  for (const Block& block : ring_) {
+    if (block.expert >= 0) step_beside_.copies.push_back(block.copied);
+  }
+  std::sort(step_beside_.copies.begin(), step_beside_.copies.end());
+  step_beside_.from = step_beside_.last = arrived_beside();
+}
+
+void DeviceExperts::leave_beside() {
+  beside_.seconds += step_beside_.watch.seconds();
+  beside_.wire_bytes += (arrived_beside() - step_beside_.from) * bank_.copied_bytes();
+  beside_.used = beside_.used + (counters_ - step_beside_.before);
+}
+
+// Counted in copies, as they are slower while the CPU computes; a quarter for what differs from
+// layer to layer.
+bool DeviceExperts::wire_lasts() {
+  auto& step = step_beside_;
+  const int64_t arrived = arrived_beside();
+  step.layer = std::max(step.layer, arrived - std::exchange(step.last, arrived));
+  return static_cast<int64_t>(step.copies.size()) - arrived > step.layer + step.layer / 4;
+}
+
+// Copies pass in their order.
+int64_t DeviceExperts::arrived_beside() {
+  const std::vector<Mark>& copies = step_beside_.copies;
+  return std::partition_point(copies.begin(), copies.end(),
+                              [this](Mark copied) { return wire_.passed(copied); }) -
+         copies.begin();
 }
 
 void DeviceExperts::compute_on_device(const Layer& layer, std::span<const int32_t> experts) {

@@ -94,11 +94,25 @@ class ExpertStore {
   //   y [tokens, hidden] fp32, in the backend's memory.
   void run(int64_t layer, ConstMatrixView x, const Routes& routes, MatrixView y);
   // Before a step of so many tokens is queued. While one streams experts through the ring, steps
-  // that do not may begin and end between its layers, where a CPU computes what they miss: the wire
-  // is the stream's.
+  // that do not may begin and end in its pauses, where a CPU computes what they miss: the wire is
+  // the stream's.
   void begin_step(int64_t tokens);
   // After the work of the step of so many tokens has been waited for.
   void end_step(int64_t tokens);
+  // Layers of the step that streams are queued up to their middle, until it ends: while the wire
+  // brings the rest of their experts the device has nothing to do. x, routes and y of run() stay
+  // until finish_layer().
+  void pause_layers() { device_->pause_layers(true); }
+  // There is such a rest.
+  [[nodiscard]] bool layer_pauses() const { return device_->layer_pauses(); }
+  // Queues it, if there is any, and the copies for the layer after it.
+  void finish_layer() { device_->finish_layer(); }
+  // While a step runs beside a stream, between two layers of it: the wire has copies for longer
+  // than a layer of the step took so far.
+  [[nodiscard]] bool wire_lasts() { return device_->wire_lasts(); }
+  // Between these two the stream may go on, up to a next pause, and the step does not.
+  void leave_beside() { device_->leave_beside(); }
+  void enter_beside() { device_->enter_beside(); }
   // A step streams: until the device has done what was queued. Seconds that it is behind a stream
   // with nothing beside it, as those were; infinite: not known before its first layer.
   double await_stream() { return device_->await_stream(); }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include <sys/mman.h>
 
@@ -98,8 +99,8 @@ FakeDevice::FakeDevice(std::unique_ptr<kernels::Backend> inner, int64_t capacity
   LS_CHECK(inner_->memory().host());
 }
 
-void FakeDevice::operate(const char* what, std::function<void()> run) {
-  enqueue({what, std::move(run)});
+void FakeDevice::operate(const char* what, std::function<void()> run, int64_t rows) {
+  enqueue({.what = what, .run = std::move(run), .rows = rows});
 }
 
 void FakeDevice::wait_for_word(const int32_t* word, int32_t value) {
@@ -121,6 +122,7 @@ void FakeDevice::enqueue(Queued work) {
       queue_.empty(),
       "launched while the device waits for the host: a kernel may have to be loaded first");
   queued_ += work.run ? 1 : 0;
+  work.from = host_seconds_;
   queue_.push_back(std::move(work));
   progress();
 }
@@ -132,6 +134,7 @@ void FakeDevice::progress() {
     if (next.there) {
       if (!next.there() && !fault_) transfers_.run_copies_before(next.word);
       if (!next.there() && !fault_) return;
+      device_seconds_ = std::max(device_seconds_, host_seconds_);  // which wrote the word
     } else {
       ++calls[next.what];
       if (++operations_ == fail_at_)
@@ -142,6 +145,8 @@ void FakeDevice::progress() {
         running_ = true;
         next.run();
         nanoseconds_ += next.what == kStampName ? kStamp : kOperation;
+        device_seconds_ = std::max(device_seconds_, next.from);
+        if (times_) device_seconds_ += times_->operation(next.what, next.rows);
         running_ = false;
       }
     }
@@ -209,6 +214,7 @@ void FakeDevice::publish_routes(const kernels::PublishRoutesParams& p) {
     *p.ready = 1;
     // Whoever reads the word knows that all before it is done.
     transfers_.operations_seen_ = operations_;
+    published_seconds_ = device_seconds_;
   });
 }
 
@@ -246,7 +252,13 @@ void FakeDevice::add_when(const kernels::AddParams& p, const int32_t* word) {
   check_inside(p.y.data, "y");
   wait_for_word(word, 1);
   operate("add_when", [this, p, word] {
-    if (*word == kThere) inner_->add(p);
+    if (*word != kThere) return;
+    inner_->add(p);
+    if (!times_) return;
+    // Before it wrote the word the host had waited for the routes and computed.
+    host_saw(published_seconds_);
+    host_seconds_ += times_->host_sum;
+    device_seconds_ = std::max(device_seconds_, host_seconds_);
   });
 }
 
@@ -279,6 +291,7 @@ void FakeDevice::launch(Id id) {
   for (const Queued& work : graphs_.at(id)) {
     queued_ += work.run ? 1 : 0;
     queue_.push_back(work);
+    queue_.back().from = host_seconds_;
   }
   progress();
 }
@@ -299,6 +312,7 @@ Result<void> FakeDevice::synchronize() {
   LS_CHECK_MSG(queue_.empty(), "{} operations wait for a word that nobody will write",
                queue_.size());
   transfers_.operations_seen_ = operations_;
+  host_saw(device_seconds_);
   if (fault_) return tl::unexpected<Error>(*fault_);
   return {};
 }
@@ -401,7 +415,8 @@ void FakeDevice::sparse_mla(const kernels::SparseMlaParams& p) {
   check_inside(p.selected, "selected");
   check_inside(p.counts, "counts");
   check_inside(p.o.data, "o");
-  operate("sparse_mla", [this, p] { inner_->sparse_mla(p); });
+  operate(
+      "sparse_mla", [this, p] { inner_->sparse_mla(p); }, p.o.rows);
 }
 
 void FakeDevice::router(const kernels::RouterParams& p) {
@@ -438,7 +453,8 @@ void FakeDevice::run_experts(const kernels::ExpertsParams& p) {
 
 void FakeDevice::experts(const kernels::ExpertsParams& p) {
   check_experts(p);
-  operate("experts", [this, p] { run_experts(p); });
+  operate(
+      "experts", [this, p] { run_experts(p); }, p.x.rows);
 }
 
 void FakeDevice::experts_by(size_t variant, const kernels::ExpertsParams& p, bool w8a8) {
@@ -502,6 +518,9 @@ void FakeTransfers::queue(const Pending& work) {
   for (int64_t r = 0; r < work.rows; ++r)
     std::memset(work.to + r * work.stride, 0xFF, static_cast<size_t>(work.bytes));
   pending_.push_back(work);
+  now_ = std::max({now_, may_run_, device_.host_seconds_});
+  if (device_.times_)
+    now_ += static_cast<double>(work.rows * work.bytes) * device_.times_->copied_byte;
 }
 
 void FakeTransfers::copy(std::byte* to, const std::byte* host, int64_t bytes) {
@@ -553,36 +572,53 @@ void FakeTransfers::run_copies_before(const int32_t* word) {
 }
 
 FakeTransfers::Mark FakeTransfers::copied() {
-  marks_.push_back({true, static_cast<int64_t>(pending_.size())});
+  // Recorded in its queue: not before what the queue waits for.
+  now_ = std::max({now_, may_run_, device_.host_seconds_});
+  marks_.push_back({true, static_cast<int64_t>(pending_.size()), now_});
   return marks_.size() - 1;
 }
 
 FakeTransfers::Mark FakeTransfers::computed() {
-  marks_.push_back({false, device_.queued_});
+  marks_.push_back(
+      {false, device_.queued_, std::max(device_.device_seconds_, device_.host_seconds_)});
   return marks_.size() - 1;
 }
 
 void FakeTransfers::compute_waits_for(Mark copied) {
   LS_CHECK(copied == 0 || point(copied).of_copies);
   LS_CHECK_MSG(device_.queue_.empty(), "not between waits for the host");
-  if (copied != 0) run_copies(point(copied).before);
+  if (copied == 0) return;
+  run_copies(point(copied).before);
+  device_.device_seconds_ = std::max(device_.device_seconds_, point(copied).seconds);
 }
 
 void FakeTransfers::copy_waits_for(Mark computed) {
   LS_CHECK(!point(computed).of_copies && device_.operations_ >= point(computed).before);
   operations_seen_ = std::max(operations_seen_, point(computed).before);
+  may_run_ = std::max(may_run_, point(computed).seconds);
 }
 
 bool FakeTransfers::passed(Mark mark) {
   const Point& at = point(mark);
+  if (!at.of_copies) {
+    device_.progress();
+    if (device_.operations_ < at.before) return false;
+  }
+  // Who asks again waits.
+  const bool waits = std::exchange(asked_, mark) == mark;
+  if (at.seconds > device_.host_seconds_ && !waits) return false;
+  device_.host_saw(at.seconds);
   if (at.of_copies) {
     run_copies(at.before);
   } else {
-    device_.progress();
-    if (device_.operations_ < at.before) return false;
     operations_seen_ = std::max(operations_seen_, at.before);
   }
   return true;
+}
+
+std::optional<double> FakeTransfers::seconds_between(Mark from, Mark to) {
+  if (!device_.times_) return std::nullopt;
+  return point(to).seconds - point(from).seconds;
 }
 
 }  // namespace longshore

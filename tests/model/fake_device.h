@@ -9,6 +9,7 @@
 // memory is closed for the whole process, so one thread at a time may run operations.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -76,6 +77,15 @@ class FakeMemory final : public device::Memory {
 
 class FakeDevice;
 
+// What things take in a model of time, seconds. The host's clock, the operations' and the wire's
+// run beside each other and meet where one waits for another, as on a device; the host's own work
+// takes nothing but for the experts that it computes.
+struct FakeTimes {
+  std::function<double(const std::string& operation, int64_t rows)> operation;
+  double copied_byte = 0;
+  double host_sum = 0;  // the host's experts of a layer
+};
+
 // The fake wire. Copies happen as late as they may: when something waits for them. Until then NaN
 // stands where they go. A copy over what a queued operation still reads, which the wire was not
 // told to wait for, ends the program.
@@ -95,7 +105,8 @@ class FakeTransfers final : public device::Transfers {
   void compute_waits_for(Mark copied) override;
   void copy_waits_for(Mark computed) override;
   [[nodiscard]] bool passed(Mark mark) override;
-  [[nodiscard]] std::optional<double> seconds_between(Mark, Mark) override { return std::nullopt; }
+  // With times only.
+  [[nodiscard]] std::optional<double> seconds_between(Mark from, Mark to) override;
 
   bool refuse_pins = false;
   int64_t pinned_bytes = 0;
@@ -121,7 +132,8 @@ class FakeTransfers final : public device::Transfers {
   void queue(const Pending& work);
   struct Point {
     bool of_copies;
-    int64_t before;  // copies or operations queued before it
+    int64_t before;      // copies or operations queued before it
+    double seconds = 0;  // when it passes, if there are times
   };
   void run_copies(int64_t until);
   // Up to the word's, if it is on its way.
@@ -132,6 +144,9 @@ class FakeTransfers final : public device::Transfers {
   std::vector<Pending> pending_;  // all that were queued
   int64_t done_ = 0;              // of these
   std::vector<Point> marks_ = {{false, 0}};
+  double now_ = 0;               // when the last copy so far is there
+  double may_run_ = 0;           // from when on the next one may
+  Mark asked_ = 0;               // by the last passed()
   int64_t operations_seen_ = 0;  // that copies from now on come after
   std::map<const std::byte*, int64_t>
       last_use_;  // a weight's place -> the last operation that read it
@@ -186,6 +201,11 @@ class FakeDevice final : public kernels::Backend,
   int64_t fail_capture_in = -1;  // captures from now
   [[nodiscard]] size_t live_graphs() const { return graphs_.size(); }
 
+  // From now on, with nothing queued. Operations that wait for words take no time before these.
+  void set_times(FakeTimes times) { times_ = std::move(times); }
+  // The host's clock.
+  [[nodiscard]] double host_seconds() const { return host_seconds_; }
+
   // Its clock: every operation takes kOperation nanoseconds, a stamp kStamp.
   void stamp(uint64_t* to) override;
   static constexpr uint64_t kOperation = 1000;
@@ -233,13 +253,17 @@ class FakeDevice final : public kernels::Backend,
     std::function<void()> run;         // of an operation
     std::function<bool()> there = {};  // of a wait: what it waits for
     const int32_t* word = nullptr;     // that a copy may be about to write
+    int64_t rows = 0;                  // of an operation
+    double from = 0;                   // when the host queued it
   };
   // An operation is counted when it runs, with the memory open, unless the device has failed.
-  void operate(const char* what, std::function<void()> run);
+  void operate(const char* what, std::function<void()> run, int64_t rows = 0);
   void wait_for_word(const int32_t* word, int32_t value);
   void enqueue(Queued work);
   // Runs what waits for nothing.
   void progress();
+  // The host has waited for what the device or the wire has done.
+  void host_saw(double seconds) { host_seconds_ = std::max(host_seconds_, seconds); }
   void check_inside(const void* data, const char* what) const;
   void check_weight(const WeightView& w) const;
   void check_weight_place(const WeightView& w) const;
@@ -257,6 +281,10 @@ class FakeDevice final : public kernels::Backend,
   std::map<Id, std::vector<Queued>> graphs_;
   Id last_graph_ = 0;
   uint64_t nanoseconds_ = 0;
+  std::optional<FakeTimes> times_;
+  double host_seconds_ = 0;
+  double device_seconds_ = 0;     // when the last operation so far is done
+  double published_seconds_ = 0;  // when the last routes were
   int64_t fail_when_serving_ = -1;
   // A test sets the fault while the engine's thread works.
   std::atomic<int64_t> operations_ = 0;  // that have run

@@ -151,7 +151,8 @@ TEST(ServingPlan, TheDevicesWorkIsWhatLoadingTakes) {
                               .drafts = 1,
                               .context = 8192};
       const auto place = [&](const StepLimits& l) {
-        return LayerState::bytes(*config, l.tokens) + StepArrays::bytes(*config, l);
+        return LayerState::bytes(*config, device->activation_dtype(), l.tokens) +
+               StepArrays::bytes(*config, l);
       };
       // Target and draft.
       const int64_t step = Workspace::bytes(*config, *device, limits) + place(limits);

@@ -1,4 +1,5 @@
 // The CUDA backend: every operation is a function of ops.h.
+#include <array>
 #include <cstdlib>
 #include <string_view>
 
@@ -25,11 +26,11 @@ class CudaBackend final : public Backend,
                           public RouteExchange {
  public:
   CudaBackend(std::unique_ptr<Context> context,
-              std::unique_ptr<device::cuda::CudaTransfers> transfers, device::Buffer counter,
+              std::unique_ptr<device::cuda::CudaTransfers> transfers, device::Buffer exchange,
               const CudaOptions& options)
       : context_(std::move(context)),
         transfers_(std::move(transfers)),
-        counter_(std::move(counter)),
+        exchange_(std::move(exchange)),
         graphs_(*context_),
         moe_configs_(options.moe_config_folder, context_->name(),
                      [](const std::string& line) { fmt::print(stderr, "{}\n", line); }),
@@ -67,13 +68,13 @@ class CudaBackend final : public Backend,
            (queues == nullptr || std::string_view(queues) != "1");
   }
   void publish_routes(const PublishRoutesParams& params) override {
-    cuda::publish_routes(*context_, params, reinterpret_cast<unsigned*>(counter_.data()));
+    cuda::publish_routes(*context_, params, reinterpret_cast<unsigned*>(exchange_.data()));
   }
   void take_routes(const TakeRoutesParams& params) override {
     cuda::take_routes(*context_, params);
   }
   void add_when(const AddParams& params, const int32_t* word) override {
-    cuda::add_when(*context_, params, word);
+    cuda::add_when(*context_, params, word, reinterpret_cast<int32_t*>(exchange_.data()) + 1);
   }
   void signal_copied(int32_t* word) override { transfers_->signal(word); }
 
@@ -124,8 +125,8 @@ class CudaBackend final : public Backend,
  private:
   std::unique_ptr<Context> context_;
   std::unique_ptr<device::cuda::CudaTransfers> transfers_;  // after the context: it goes first
-  device::Buffer counter_;                                  // likewise; of publish_routes
-  device::cuda::CudaGraphs graphs_;                         // likewise
+  device::Buffer exchange_;  // likewise; [2] int32: publish_routes' counter, add_when's word
+  device::cuda::CudaGraphs graphs_;  // likewise
   MoeConfigs moe_configs_;
   bool moe_w8a8_;
 };
@@ -146,14 +147,14 @@ extern "C" longshore::kernels::Backend* longshore_cuda_create_3(
     error = std::move(transfers).error();
     return nullptr;
   }
-  constexpr int32_t kZero = 0;
+  constexpr std::array<int32_t, 2> kZeros{};
   longshore::device::Memory& memory = (*context)->memory();
-  auto counter = longshore::device::Buffer::allocate(memory, sizeof kZero, "a counter");
-  auto zeroed = counter ? memory.upload(counter->data(), &kZero, sizeof kZero)
-                        : longshore::Result<void>(tl::unexpected(counter.error()));
+  auto exchange = longshore::device::Buffer::allocate(memory, sizeof kZeros, "a counter");
+  auto zeroed = exchange ? memory.upload(exchange->data(), kZeros.data(), sizeof kZeros)
+                         : longshore::Result<void>(tl::unexpected(exchange.error()));
   if (!zeroed) {
     error = std::move(zeroed).error();
     return nullptr;
   }
-  return new CudaBackend(std::move(*context), std::move(*transfers), std::move(*counter), options);
+  return new CudaBackend(std::move(*context), std::move(*transfers), std::move(*exchange), options);
 }

@@ -1,6 +1,6 @@
-// A layer's routes go out to the host, its decision comes back. The waits are polls inside the
-// kernel that needs what is waited for: behind a wait of the stream its launch would still be to
-// come. No block waits for another block, so nothing is kept from running.
+// A layer's routes go out to the host, its decision comes back. Waits are polls by kernels: behind
+// a wait of the stream the launch of what needs it would still be to come. No block waits for
+// another block, so nothing is kept from running.
 #include "device/cuda/kernels.h"
 #include "kernels/cuda/common/launch.cuh"
 #include "kernels/cuda/exchange/exchange.h"
@@ -72,15 +72,19 @@ __global__ void take(TakeRoutesParams p) {
   }
 }
 
+// One thread for all: the host may take milliseconds, and every block's polls would be reads of one
+// line of its memory, over the wire that a stream's copies need meanwhile.
+__global__ void await_sum(const int32_t* word, int32_t* said) {
+  begin_kernel();
+  *said = poll(word);
+}
+
 // Grid: y.rows in y. kWide: four columns at a time, as rows allow: fewer and longer reads of the
 // host's memory.
 template <bool kWide>
-__global__ void accumulate(AddParams p, const int32_t* word) {
+__global__ void accumulate(AddParams p, const int32_t* said) {
   begin_kernel();
-  __shared__ int32_t said;
-  if (threadIdx.x == 0) said = poll(word);
-  __syncthreads();
-  if (said != RouteExchange::kThere) return;
+  if (*said != RouteExchange::kThere) return;
   const float* x = reinterpret_cast<const float*>(p.x.data) + int64_t{blockIdx.y} * p.x.stride;
   float* y = reinterpret_cast<float*>(p.y.data) + int64_t{blockIdx.y} * p.y.stride;
   const int64_t stride = int64_t{gridDim.x} * kThreads;
@@ -135,15 +139,16 @@ void take_routes(Context& context, const TakeRoutesParams& p) {
   launch_kernel(context, "take_routes", take, {1, kThreads}, p);
 }
 
-void add_when(Context& context, const AddParams& p, const int32_t* word) {
+void add_when(Context& context, const AddParams& p, const int32_t* word, int32_t* said) {
   validate(p);
-  LS_CHECK(word != nullptr && p.y.rows >= 1 && p.y.cols >= 1);
+  LS_CHECK(word != nullptr && said != nullptr && p.y.rows >= 1 && p.y.cols >= 1);
   LS_CHECK_MSG(p.y.rows <= 65535, "{} rows", p.y.rows);
   const int64_t units = wide(p) ? p.y.cols / 4 : p.y.cols;
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(ceil_div(units, kThreads), 32)),
                   static_cast<unsigned>(p.y.rows));
+  launch_kernel(context, "add_when", await_sum, {1, 1}, word, said);
   launch_kernel(context, "add_when", wide(p) ? accumulate<true> : accumulate<false>,
-                {grid, kThreads}, p, word);
+                {grid, kThreads}, p, said);
 }
 
 }  // namespace longshore::kernels::cuda
