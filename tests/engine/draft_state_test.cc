@@ -17,8 +17,7 @@ TestModel& reference() {
 
 // Every guess is a wrong one: a step gives one token and leaves one row to read.
 EngineOptions wrongly_guessing(int64_t steps) {
-  EngineOptions options{
-      .context_length = 192, .max_running = 2, .prefill_budget = 64, .pages = 6};
+  EngineOptions options{.context_length = 192, .max_running = 2, .prefill_budget = 64, .pages = 6};
   options.speculation = {
       .mtp = reference().mtp.get(), .max_steps = steps, .always = true, .wrong_drafts = true};
   return options;
@@ -103,12 +102,12 @@ TEST(DraftState, OfAPreemptedSequenceNothingHasBeenRead) {
   while (engine->step()) {
   }
   EXPECT_EQ(younger.result.stats.preemptions, 1);
-  EXPECT_EQ(younger.ids, run(*make_engine(reference(), {.context_length = 192,
-                                                       .max_running = 1,
-                                                       .prefill_budget = 64,
-                                                       .pages = 6}),
-                             greedy(prompt(56, 1), 60))
-                             .ids);
+  EXPECT_EQ(
+      younger.ids,
+      run(*make_engine(reference(),
+                       {.context_length = 192, .max_running = 1, .prefill_budget = 64, .pages = 6}),
+          greedy(prompt(56, 1), 60))
+          .ids);
 }
 
 // Allows everything, and interrupts the step in which it hears of a guess.
@@ -141,15 +140,14 @@ class InterruptSource : public ConstraintSource {
 };
 
 // One decodes, another's prompt is cancelled between two of its chunks, by a step that was
-// interrupted: before its drafts, between two of them, or in the target's pass. Who decodes has lost
-// nothing of what its draft has read.
+// interrupted: before its drafts, between two of them, or in the target's pass. Who decodes has
+// lost nothing of what its draft has read.
 TEST(DraftState, SurvivesTheCancellationOfAnothersChunkedPrompt) {
   enum class At { kDrafts, kSecondGuess, kPass };
   for (const At at : {At::kDrafts, At::kSecondGuess, At::kPass}) {
     CancelToken token;
     const auto source = std::make_shared<InterruptSource>(&token);
-    const auto engine =
-        make_engine(reference(), wrongly_guessing(at == At::kSecondGuess ? 2 : 1));
+    const auto engine = make_engine(reference(), wrongly_guessing(at == At::kSecondGuess ? 2 : 1));
     engine->set_interrupt(&token);
     GenerationRequest request = greedy(prompt(30), 60);
     if (at != At::kDrafts) request.constraint = source;
@@ -170,9 +168,8 @@ TEST(DraftState, SurvivesTheCancellationOfAnothersChunkedPrompt) {
     EXPECT_EQ(blind_steps(*engine), 0) << static_cast<int>(at);
     EXPECT_EQ(cancelled.result.reason, FinishReason::kCancelled);
     while (engine->step()) engine->check_conservation();
-    EXPECT_EQ(decoding.ids, run(*make_engine(reference(), wrongly_guessing(1)),
-                                greedy(prompt(30), 60))
-                                .ids);
+    EXPECT_EQ(decoding.ids,
+              run(*make_engine(reference(), wrongly_guessing(1)), greedy(prompt(30), 60)).ids);
   }
 }
 
