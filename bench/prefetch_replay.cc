@@ -56,7 +56,7 @@ void PrefetchReplay::bring(int32_t layer, const Hint& hint) {
       slots_.end_load(slot);
       pinned_.push_back(slot);
     }
-    
+
     ahead_.push_back({index(layer, expert), slot, wire_ == Wire::kQueued ? wire_free_ : now_});
   }
   counts_.ahead += static_cast<int64_t>(ahead_.size());
@@ -80,8 +80,7 @@ double PrefetchReplay::split(std::span<const offload::Miss> misses) {
   if (split.shared >= 0)
     copies += 1 - static_cast<double>(split.pieces_on_cpu) / static_cast<double>(costs_.pieces);
   if (copies > 0) {
-    wire_free_ =
-        std::max(wire_free_, now_) + costs_.start.wire_overhead + copies * copy_seconds_;
+    wire_free_ = std::max(wire_free_, now_) + costs_.start.wire_overhead + copies * copy_seconds_;
     counts_.wire_seconds += copies * copy_seconds_;
   }
   idle_ -= copies * copy_seconds_;

@@ -29,14 +29,15 @@ struct ReplayCosts {
                                  .cpu_seconds_per_token = 0.02e-3,
                                  .cpu_overhead = 45e-6};
   int64_t expert_bytes = 37'748'736;
-  int64_t pieces = 32;  // that a missing expert can be cut into; 1: whole ones only
+  int64_t pieces = 32;             // that a missing expert can be cut into; 1: whole ones only
   double layer_seconds = 0.29e-3;  // of the device beside missing experts
 };
 
 enum class Wire : uint8_t {
   // What is brought ahead takes no time: what a guess is worth, whatever could be brought.
   kUnlimited,
-  // Copies are queued, whole, where they begin before their layer does: what it misses waits for one
+  // Copies are queued, whole, where they begin before their layer does: what it misses waits for
+  // one
   // that is not done.
   kQueued,
   // What is brought ahead goes in pieces, only while nothing else does, and delays nobody: no
@@ -114,8 +115,8 @@ class PrefetchReplay {
   std::vector<int32_t> pinned_;  // slots of the running layer
   double now_ = 0;
   double routes_known_ = 0;  // when the last layer's were
-  double wire_free_ = 0;  // when what is queued has passed
-  double idle_ = 0;       // seconds of the wire that may still be used, with kIdleOnly
+  double wire_free_ = 0;     // when what is queued has passed
+  double idle_ = 0;          // seconds of the wire that may still be used, with kIdleOnly
   ReplayCounts counts_;
 };
 

@@ -67,8 +67,7 @@ void RoutingCounts::learn(int64_t layer, std::span<const int32_t> signs,
   }
 }
 
-std::vector<int32_t> RoutingCounts::likeliest(int64_t layer,
-                                              std::span<const int32_t> signs) const {
+std::vector<int32_t> RoutingCounts::likeliest(int64_t layer, std::span<const int32_t> signs) const {
   // Where no sign is known, and among equals, by use: less than any sign says.
   std::vector<double> scores(static_cast<size_t>(experts_));
   const double* uses = uses_.data() + layer * experts_;
@@ -85,8 +84,8 @@ std::vector<int32_t> RoutingCounts::likeliest(int64_t layer,
 }
 
 std::vector<int32_t> RoutingCounts::most_used(int64_t layer) const {
-  return highest_first(
-      std::span(uses_).subspan(static_cast<size_t>(layer * experts_), static_cast<size_t>(experts_)));
+  return highest_first(std::span(uses_).subspan(static_cast<size_t>(layer * experts_),
+                                                static_cast<size_t>(experts_)));
 }
 
 }  // namespace longshore::bench

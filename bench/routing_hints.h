@@ -42,7 +42,7 @@ class RoutingCounts {
 
  private:
   int64_t experts_;
-  std::vector<double> uses_;                                       // [layers, experts]
+  std::vector<double> uses_;                                            // [layers, experts]
   std::vector<std::unordered_map<int32_t, std::vector<double>>> with_;  // [layers] sign: [experts]
 };
 
