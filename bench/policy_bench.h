@@ -1,5 +1,6 @@
 // Eviction policies on a routing trace: hit rates of LRU, LFU, decayed frequency and the oracle at
-// several budgets. No device, no weights, no clock.
+// several budgets, and what guessing a layer's experts ahead would be worth. No device, no weights,
+// no clock.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,9 @@ struct PolicyBenchOptions {
   uint64_t seed = 1;
 };
 
-// Rows: hit rate in per cent, bound: the oracle's. kUsage: the trace cannot be read.
+// Rows: hit rate in per cent, bound: the oracle's; and the speed, of the same with nothing brought,
+// where one missing expert of every layer is brought ahead that is the right one so often
+// (bench/prefetch_replay.h). kUsage: the trace cannot be read.
 Result<Report> policy_bench(const PolicyBenchOptions& options);
 
 }  // namespace longshore::bench

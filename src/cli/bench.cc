@@ -341,8 +341,10 @@ Run add_bench(CLI::App& command) {
                   "speculation: answers of every run at least")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command.add_flag("--recall", flags->recall,
-                   "speculation: instead, how many of a token's experts the draft's routing tells");
+  command.add_flag(
+      "--recall", flags->recall,
+      "speculation: instead, what the draft's routing tells of a token's experts and what "
+      "bringing missing ones ahead on it would gain");
   command.add_flag("--json", flags->as_json, "print JSON");
   return [flags] {
     const auto done = run(*flags);

@@ -180,7 +180,7 @@ Result<int64_t> Drafter::draft(std::span<Sequence* const> sequences, int64_t ste
     const auto room = static_cast<int64_t>(sequence->pages.pages.size()) * kernels::kPageTokens -
                       sequence->computed - 1;
     const int64_t most = std::min({steps, left, room});
-    if (most > 0) turns.push_back({sequence, most});
+    if (most > 0) turns.push_back({sequence, most, sequence->draft});
   }
   const bool draws = options_.mtp->draws();
   const auto hosted = std::stable_partition(turns.begin(), turns.end(), [draws](const Turn& turn) {
@@ -193,8 +193,8 @@ Result<int64_t> Drafter::draft(std::span<Sequence* const> sequences, int64_t ste
   if (done) return passes_;
   for (Turn& turn : turns) {
     turn.sequence->drop_drafts();
-    DraftState& draft = turn.sequence->draft;
-    draft.read = draft.until = draft.run = 0;  // not all may be written
+    // What should have been read may not be written, and is read again: the hidden states stay.
+    turn.sequence->draft = turn.before;
   }
   return tl::unexpected<Error>(done.error());
 }

@@ -56,7 +56,7 @@ class Drafter {
   // Reads what the draft has not read (at least a row, else there are no drafts) and proposes up to
   // `steps` ids for each sequence, fewer where it will end before or has no page for more:
   // sequence.draft.ids. Sequences decode. Returns how many passes that took at most, one after the
-  // other. Interrupted or failed: no drafts. kCancelled, kDevice.
+  // other. Interrupted or failed: no drafts, and nothing is read. kCancelled, kDevice.
   [[nodiscard]] Result<int64_t> draft(std::span<Sequence* const> sequences, int64_t steps,
                                       std::span<const model::LayerCache> caches,
                                       const CancelToken* cancel);
@@ -68,8 +68,9 @@ class Drafter {
  private:
   struct Turn {
     Sequence* sequence;
-    int64_t most;     // drafts
-    int32_t row = 0;  // the draft's last row of the pass before
+    int64_t most;       // drafts
+    DraftState before;  // without guesses
+    int32_t row = 0;    // the draft's last row of the pass before
   };
 
   // What the host must look at between two guesses, and what it need not.
