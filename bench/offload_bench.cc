@@ -412,11 +412,12 @@ class OffloadBench {
         used.wire_seconds > 0 ? static_cast<double>(used.wire_bytes) / used.wire_seconds / 1e9 : 0,
         "GB/s");
     row(name + ": waiting for routes", share(used.handshake_seconds), "% of the step");
-    row(name + ": handing over copies", share(used.queueing_seconds), "% of the step");
+    row(name + ": handing over copies, in part while computing", share(used.queueing_seconds),
+        "% of the step");
     row(name + ": bookkeeping", share(used.policy_seconds), "% of the step");
     row(name + ": launch, head, logits",
-        100 - share(used.cpu_seconds + used.handshake_seconds + used.queueing_seconds +
-                    used.policy_seconds),
+        100 - share(used.cpu_seconds + used.handshake_seconds + used.queueing_seconds -
+                    used.overlapped_seconds + used.policy_seconds),
         "% of the step");
   }
 

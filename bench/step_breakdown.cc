@@ -91,7 +91,7 @@ void StepBreakdown::write_host(Report& report, const std::string& name,
   };
   row("host: waiting for routes", used.handshake_seconds);
   row("host: policy", used.policy_seconds);
-  row("host: handing over copies", used.queueing_seconds);
+  row("host: handing over copies, in part while computing", used.queueing_seconds);
   row("host: CPU computing", used.cpu_seconds);
   row("wire busy", used.wire_seconds);
 }

@@ -85,7 +85,7 @@ void add_engine_flags(CLI::App& command, Flags& flags) {
   command
       .add_option("--prefill-pause-share", flags.beside_share,
                   "how much longer a prompt whose experts stream may take, of its time, for steps "
-                  "of those who decode between its layers; -1: they get one token a chunk")
+                  "of those who decode in its pauses; -1: they get one token a chunk")
       ->capture_default_str();
   command.add_flag("--disable-radix-cache", flags.disable_prefix_cache,
                    "compute every prompt from its beginning");

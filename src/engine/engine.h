@@ -162,7 +162,7 @@ class Engine {
   void set_interrupt(const CancelToken* cancel) { interrupt_ = cancel; }
   // Prompts' passes pause from now on, or do not: EngineOptions::beside_share.
   void set_beside_share(double share) { options_.beside_share = share; }
-  // One step, or the next layer of a pass that pauses and perhaps a step beside it. False: there
+  // One step, or a pass that pauses up to its next pause and perhaps a step in it. False: there
   // was nothing to do.
   bool step();
   [[nodiscard]] bool idle() const { return sequences_.empty(); }

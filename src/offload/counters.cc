@@ -11,6 +11,7 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   d.fetched -= earlier.fetched;
   d.computed_on_cpu -= earlier.computed_on_cpu;
   d.shared -= earlier.shared;
+  d.abandoned -= earlier.abandoned;
   d.prefetched -= earlier.prefetched;
   d.prefetched_unused -= earlier.prefetched_unused;
   d.wire_bytes -= earlier.wire_bytes;
@@ -21,6 +22,7 @@ ExpertCounters operator-(const ExpertCounters& later, const ExpertCounters& earl
   d.handshake_seconds -= earlier.handshake_seconds;
   d.policy_seconds -= earlier.policy_seconds;
   d.queueing_seconds -= earlier.queueing_seconds;
+  d.overlapped_seconds -= earlier.overlapped_seconds;
   d.handshakes -= earlier.handshakes;
   return d;
 }

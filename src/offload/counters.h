@@ -17,6 +17,7 @@ struct ExpertCounters {
   int64_t fetched = 0;          // brought over the wire because a step wanted them
   int64_t computed_on_cpu = 0;  // computed where they lie in host memory
   int64_t shared = 0;           // a part computed there, the rest brought over the wire meanwhile
+  int64_t abandoned = 0;        // no longer wanted: a stream was given up in the middle of a layer
   int64_t prefetched = 0;       // brought over the wire ahead of being wanted
   int64_t prefetched_unused = 0;  // of these, overwritten before any step wanted them
   int64_t wire_bytes = 0;         // weights that went over the wire
@@ -25,10 +26,11 @@ struct ExpertCounters {
   // Of streams, in which the wire had no copy that could begin: no block was free, or the host had
   // queued none. Where the device measures it.
   double wire_idle_seconds = 0;
-  double cpu_seconds = 0;        // in which the CPU computed experts
-  double handshake_seconds = 0;  // that the host waited for a layer's routes
-  double policy_seconds = 0;     // of lookups, decisions and bookkeeping
-  double queueing_seconds = 0;   // in which the host handed copies to the wire
+  double cpu_seconds = 0;         // in which the CPU computed experts
+  double handshake_seconds = 0;   // that the host waited for a layer's routes
+  double policy_seconds = 0;      // of lookups, decisions and bookkeeping
+  double queueing_seconds = 0;    // in which the host handed copies to the wire
+  double overlapped_seconds = 0;  // of these, while the CPU computed: in cpu_seconds too
   int64_t handshakes = 0;
 };
 

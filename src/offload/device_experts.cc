@@ -244,12 +244,13 @@ bool DeviceExperts::serve(int64_t index, int64_t tokens, int64_t rows) {
   place(split);
   tell(index, tokens, rows, hits, split);
   counters_.policy_seconds += watch.seconds();
-  const std::function<void()> fetches = [&] { fetch(index, split); };
   if (split.cpu.empty() && split.shared < 0) {
-    fetches();
-  } else {
-    compute_on_cpu(index, tokens, rows, split, fetches);
+    fetch(index, split);
+    return true;
   }
+  const double before = counters_.queueing_seconds;
+  compute_on_cpu(index, tokens, rows, split, [&] { fetch(index, split); });
+  counters_.overlapped_seconds += counters_.queueing_seconds - before;
   return true;
 }
 
@@ -302,7 +303,8 @@ void DeviceExperts::settle() {
     if (!wire_.passed(seen.end)) return false;
     const std::optional<double> seconds = wire_.seconds_between(seen.begin, seen.end);
     if (!seconds) return true;
-    if (seen.undisturbed) costs_.saw_wire(seen.bytes, *seconds);
+    // The queue's time has no part in what it takes until the copies begin.
+    if (seen.undisturbed) costs_.saw_wire(seen.bytes, *seconds + start_.wire_overhead);
     counters_.wire_seconds += *seconds;
     return true;
   });
@@ -347,6 +349,7 @@ void DeviceExperts::begin_step(int64_t tokens) {
 void DeviceExperts::end_stream() {
   streaming_ = false;
   pausing_ = false;
+  if (rest_) counters_.abandoned += static_cast<int64_t>(rest_->order.size() - rest_->staged);
   rest_.reset();
   if (stream_shared_ || stream_layers_ < experts_.layers()) return;
   const auto bytes = static_cast<double>(counters_.wire_bytes - stream_from_);
@@ -410,7 +413,7 @@ Split DeviceExperts::decide(int64_t index, const std::vector<int32_t>& misses) {
     const int64_t e = expert - index * experts_.per_layer();
     described.push_back({expert, tokens_of_[static_cast<size_t>(e)], slots_.worth().of(expert)});
   }
-  // What finds no slot passes through the ring, as a shared expert always does.
+  // What finds no slot passes through the ring.
   const int64_t free = slots_.limit() - static_cast<int64_t>(pinned_.size());
   const int64_t room = std::max<int64_t>(free, 0) + static_cast<int64_t>(ring_.size());
   const int64_t width = experts_.shape(index).gate.out;

@@ -35,7 +35,7 @@ struct Split {
 
 struct SplitLimits {
   int64_t bytes = 0;      // of one expert
-  int64_t max_fetch = 0;  // places that can be had, the shared one's included
+  int64_t max_fetch = 0;  // places that can be had
   int64_t pieces = 1;     // that an expert can be cut into; 1: none is shared
 };
 

@@ -91,7 +91,8 @@ TEST(PausingPasses, WhoDecodesGetsATokenInEveryLayerWhoseExpertsStream) {
       EXPECT_EQ(report.beside_seconds > 0, report.decode_tokens > 0 && model.model->in_pass());
     }
     const auto got = static_cast<int64_t>(meeting.decoding.ids.size()) - before;
-    EXPECT_GE(got, moe_layers(model) - 1);
+    // With some experts in slots a layer may have no pause: all the others came ahead.
+    EXPECT_GE(got, moe_layers(model) - (share == 0 ? 0 : 1));
     EXPECT_EQ(meeting.engine->counters().paused_passes, 1);
     EXPECT_EQ(meeting.engine->counters().beside_steps, got);
     meeting.finish();
@@ -256,7 +257,7 @@ TEST(PausingPasses, SlotsMayGoWhileTheNextLayerComesAhead) {
   std::vector<int32_t> ids[2];
   for (const bool pauses : {false, true}) {
     TestModel model = streaming_model(nano_path(), 0.6, /*forced_fetch=*/1, /*with_cpu=*/true,
-                                      "fake:reference", /*ring=*/8);
+                                      "fake:reference", /*ring=*/9);
     set_times(model, 10e-3);
     const auto engine = make_engine(model, options(pauses ? kAfterEveryLayer : -1));
     const auto vocab = static_cast<int32_t>(model.model->config().vocab_size);
@@ -363,7 +364,8 @@ TEST(PausingPasses, GiveTheTokensOfMixedStepsOnAGpu) {
     meeting.finish();
     EXPECT_EQ(meeting.engine->counters().paused_passes, share < 0 ? 0 : 1);
     if (share > 0) {
-      EXPECT_GE(meeting.engine->counters().beside_steps, moe_layers(model) - 1);
+      // A step that lasts longer than the wire's copies lets the pass go on.
+      EXPECT_GE(meeting.engine->counters().beside_steps, 1);
     }
     for (const Generated* each : {&meeting.decoding, &meeting.prompt[0]}) ids.push_back(each->ids);
     model.model->experts().device()->slots().check_conservation(/*idle=*/true);

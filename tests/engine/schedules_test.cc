@@ -133,7 +133,13 @@ void disturb(TestModel& test, Engine& engine, std::mt19937& random) {
 
 void check_experts(const TestModel& test) {
   const offload::ExpertCounters& c = test.model->experts().counters();
-  ASSERT_EQ(c.routed_experts, c.hits + c.fetched + c.computed_on_cpu + c.shared);
+  const int64_t seen = c.hits + c.fetched + c.computed_on_cpu + c.shared + c.abandoned;
+  // In a pause some of the layer's may still have to come.
+  if (test.model->in_pass()) {
+    ASSERT_GE(c.routed_experts, seen);
+  } else {
+    ASSERT_EQ(c.routed_experts, seen);
+  }
   test.model->experts().device()->slots().check_conservation(/*idle=*/!test.model->in_pass());
 }
 
@@ -230,7 +236,8 @@ TEST(Schedules, OutputsDoNotDependOnWhoDecodesBetweenThePartsOfAPass) {
 }
 
 TEST(Schedules, OutputsDoNotDependOnDraftsBetweenThePartsOfAPass) {
-  TestModel model = streaming_model(data_path("conformance/conf-bf16"), 0.3);
+  TestModel model = streaming_model(data_path("conformance/conf-bf16"), 0.3, -1, true,
+                                    "fake:reference", /*ring=*/4);
   const EngineCounters totals = run_schedules({&model, /*speculates=*/true, /*pauses=*/true}, 30);
   EXPECT_GT(totals.paused_passes, 20);
   EXPECT_GT(totals.beside_steps, totals.paused_passes);

@@ -29,7 +29,7 @@ inline void set_times(TestModel& test, double host_sum) {
 
 inline TestModel streaming_model(const std::string& dir, double share, double forced_fetch = -1,
                                  bool with_cpu = true,
-                                 const std::string& backend = "fake:reference", int64_t ring = 4) {
+                                 const std::string& backend = "fake:reference", int64_t ring = 5) {
   offload::StoreOptions options;
   options.budget_bytes = budget_for(dir, share);
   options.ring = ring;

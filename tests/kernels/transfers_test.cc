@@ -66,6 +66,8 @@ TEST_F(Wire, ClearsAndCopiesColumnsInTheOrderOfTheQueue) {
   constexpr int64_t kRows = 300;
   constexpr int64_t kStride = 2048;
   constexpr int64_t kFirst = 700;  // column
+  constexpr int64_t kAgain = 1500;
+  constexpr int64_t kWidth = 101;
   constexpr int64_t kBytes = kRows * kStride;
   const device::Buffer host = allocate(device::host_memory(), kBytes);
   std::mt19937 random(3);
@@ -74,14 +76,17 @@ TEST_F(Wire, ClearsAndCopiesColumnsInTheOrderOfTheQueue) {
   const device::Buffer on_device = allocate(backend->memory(), kBytes);
   const device::Buffer mapped = allocate(wire->mapped(), kBytes);
   wire->copy(on_device.data(), host.data(), kBytes);
-  wire->clear_rows(on_device.data(), kRows - 1, kFirst, kStride);
+  wire->clear_rows(on_device.data(), 1, kBytes - kStride, kBytes - kStride);
   wire->copy_rows(on_device.data() + kFirst, host.data() + kFirst, kRows - 1, kStride - kFirst,
                   kStride);
+  wire->clear_rows(on_device.data() + kAgain, kRows - 1, kWidth, kStride);
   wire->compute_waits_for(wire->copied());
   backend->copy_out(on_device.data(), kBytes, mapped.data());
   wait(wire->computed());
   for (int64_t i = 0; i < kBytes; ++i) {
-    const bool cleared = i / kStride < kRows - 1 && i % kStride < kFirst;
+    const int64_t column = i % kStride;
+    const bool cleared = i / kStride < kRows - 1 &&
+                         (column < kFirst || (column >= kAgain && column < kAgain + kWidth));
     ASSERT_EQ(mapped.data()[i], cleared ? std::byte{0} : host.data()[i]) << i;
   }
   wire->unpin(host.data());

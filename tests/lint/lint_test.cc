@@ -156,6 +156,12 @@ TEST(Lint, KernelsBeginByAwaitingEarlierOnes) {
       EXPECT_TRUE(first == "  begin_kernel();" || first == "  begin_early_kernel();")
           << file.path << ":" << i + 2 << ": " << first;
       ++seen;
+      if (first == "  begin_kernel();") continue;
+      const auto awaits = [](const std::string& line) {
+        return line.find("await_earlier_kernels();") != std::string::npos ||
+               line.find("/*kWeightsFirst=*/true") != std::string::npos;
+      };
+      EXPECT_TRUE(std::any_of(file.lines.begin(), file.lines.end(), awaits)) << file.path;
     }
   }
   EXPECT_GT(seen, 40U);

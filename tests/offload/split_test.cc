@@ -112,7 +112,7 @@ TEST(Split, WithASharedExpertIsTheBestOfAllOrNearIt) {
     }
     const Split split = split_misses(equal_misses(count), costs, limits(16, kPieces));
     ASSERT_GE(split.seconds, best * (1 - 1e-9));
-    ASSERT_LE(split.seconds, best * 1.053) << "round " << round << ", " << count << " misses";
+    ASSERT_LE(split.seconds, best * 1.112) << "round " << round << ", " << count << " misses";
     ASSERT_EQ(split.fetch.size() + split.cpu.size() + (split.shared >= 0 ? 1 : 0),
               static_cast<size_t>(count));
     ASSERT_EQ(split.shared >= 0, split.pieces_on_cpu > 0);

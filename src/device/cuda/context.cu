@@ -86,10 +86,11 @@ __global__ void probe() {}
 LS_LOAD_AT_START(probe);
 
 // Code for one GPU runs on no other; without this the first operation would fail, long after.
-Result<void> has_kernels(const cudaDeviceProp& device) {
+// Returns what the kernels were compiled for: 90.
+Result<int> kernels_for(const cudaDeviceProp& device) {
   cudaFuncAttributes attributes{};
   const cudaError_t status = cudaFuncGetAttributes(&attributes, probe);
-  if (status == cudaSuccess) return {};
+  if (status == cudaSuccess) return attributes.ptxVersion;
   (void)cudaGetLastError();
   const int capability = device.major * 10 + device.minor;
   return fail(ErrorKind::kDevice,
@@ -116,11 +117,12 @@ Result<std::unique_ptr<Context>> Context::create(int device, int64_t scratch_byt
   LS_TRY_VOID(tried(cudaSetDevice(device), "opening the CUDA device"));
   cudaDeviceProp properties{};
   LS_TRY_VOID(tried(cudaGetDeviceProperties(&properties, device), "reading the CUDA device"));
-  LS_TRY_VOID(has_kernels(properties));
+  LS_TRY(const int compiled_for, kernels_for(properties));
   LS_TRY_VOID(load_kernels());
   context->device_ = device;
   context->name_ = properties.name;
   context->capability_ = properties.major * 10 + properties.minor;
+  context->launches_early_ = compiled_for >= 90;
   context->multiprocessors_ = properties.multiProcessorCount;
   context->shared_bytes_ = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   LS_TRY_VOID(tried(cudaStreamCreateWithFlags(&context->stream_, cudaStreamNonBlocking),

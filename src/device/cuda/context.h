@@ -37,6 +37,8 @@ class Context {
   [[nodiscard]] Memory& memory() { return *memory_; }
   [[nodiscard]] const std::string& name() const { return name_; }       // "NVIDIA H200"
   [[nodiscard]] int compute_capability() const { return capability_; }  // 90
+  // Whether kernels were compiled to wait for earlier ones (kernels/cuda/common/launch.cuh).
+  [[nodiscard]] bool launches_early() const { return launches_early_; }
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
   [[nodiscard]] int64_t shared_bytes_per_block() const { return shared_bytes_; }  // opt-in limit
 
@@ -64,6 +66,7 @@ class Context {
   cudaStream_t stream_ = nullptr;
   std::string name_;
   int capability_ = 0;
+  bool launches_early_ = false;
   int multiprocessors_ = 0;
   int64_t shared_bytes_ = 0;
   std::byte* scratch_ = nullptr;

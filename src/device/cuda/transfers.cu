@@ -7,7 +7,7 @@
 namespace longshore::device::cuda {
 namespace {
 
-// A layer of 256 experts records two marks each, and the host may be a layer ahead.
+// A layer of 256 experts records up to three marks each, and the host may be a layer ahead.
 constexpr size_t kEvents = 4096;
 
 class MappedMemory final : public Memory {

@@ -13,9 +13,13 @@ constexpr int64_t kRoutedBytes =
 constexpr int64_t kSumColumns = 1024;
 constexpr int64_t kPanelMemory = int64_t{128} << 20;  // of the experts' packed inputs at a time
 
-// Products with the first `in` inputs only.
-void shorten(Tile* tiles, int64_t count, int64_t in) {
-  for (int64_t i = 0; i < count; ++i) tiles[i].in = in;
+// Products with the first `in` inputs only. Panels ask for what comes next as it lies in memory,
+// where the rest of these rows lies between.
+void shorten(Tile* tiles, int64_t count, int64_t in, bool panels) {
+  for (int64_t i = 0; i < count; ++i) {
+    tiles[i].in = in;
+    if (panels) tiles[i].next = nullptr;
+  }
 }
 
 }  // namespace
@@ -230,7 +234,7 @@ void CpuBackend::expert_down(const ExpertsParams& p, float* routed, int64_t colu
           }
           Tile tiles[kMostTiles];
           const int64_t number = weight_tiles(down, item.row, item.rows, next, tiles);
-          if (item.expert == p.part.expert) shorten(tiles, number, p.part.rows);
+          if (item.expert == p.part.expert) shorten(tiles, number, p.part.rows, item.panel >= 0);
           const int64_t panels = ceil_div(item.count, kPanelInputs);
           const int64_t room = item.panel >= 0 ? panels * kPanelInputs : item.count;
           auto* out = worker.tile.get_as<float>(number * room * kTileRows);

@@ -39,7 +39,7 @@ __device__ __forceinline__ void await_earlier_kernels() {
 // The beginning of a kernel that calls await_earlier_kernels() itself, by every block that does
 // not end there.
 __device__ __forceinline__ void begin_early_kernel() {
-  constexpr unsigned kFewBlocks = 132;  // a place on every multiprocessor is left, and more
+  constexpr unsigned kFewBlocks = 132;  // one for each multiprocessor of an H100
   if (gridDim.x * gridDim.y * gridDim.z <= kFewBlocks) allow_next_kernel();
 }
 
@@ -61,10 +61,9 @@ struct LaunchShape {
 template <typename... Params>
 void launch_kernel(device::cuda::Context& context, const char* what, void (*kernel)(Params...),
                    const LaunchShape& shape, const std::type_identity_t<Params>&... args) {
-  constexpr int kProgrammatic = 90;
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
-  if (context.compute_capability() >= kProgrammatic) {
+  if (context.launches_early()) {
     cudaLaunchAttribute& early = attributes[count++];
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
