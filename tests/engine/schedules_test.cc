@@ -231,7 +231,7 @@ TEST(Schedules, OutputsDoNotDependOnWhoDecodesBetweenThePartsOfAPass) {
     const EngineCounters totals =
         run_schedules({&model, /*speculates=*/false, /*pauses=*/true}, 30);
     EXPECT_GT(totals.paused_passes, 20);
-    EXPECT_GT(totals.beside_steps, totals.paused_passes);
+    EXPECT_GE(totals.beside_steps, totals.paused_passes);
   }
 }
 
@@ -240,7 +240,7 @@ TEST(Schedules, OutputsDoNotDependOnDraftsBetweenThePartsOfAPass) {
                                     "fake:reference", /*ring=*/4);
   const EngineCounters totals = run_schedules({&model, /*speculates=*/true, /*pauses=*/true}, 30);
   EXPECT_GT(totals.paused_passes, 20);
-  EXPECT_GT(totals.beside_steps, totals.paused_passes);
+  EXPECT_GE(totals.beside_steps, totals.paused_passes);
   EXPECT_GT(totals.decode_output, 0) << "no draft was right: nothing was accepted";
 }
 
