@@ -137,7 +137,7 @@ Reply Client::reply(double seconds, bool to_head) {
     ++interim_;
     return this->reply(left(until), to_head);
   }
-  if (to_head || reply.status == 204) {
+  if (to_head || reply.status == 204 || reply.status == 304) {
     reply.complete = true;
   } else if (reply.header("transfer-encoding") == "chunked") {
     while (!(reply.complete = take_chunks(buffer_, reply.body)) && read_some(left(until))) {
